@@ -1,0 +1,1 @@
+"""SELF-JUDGE: one model as policy and judge."""

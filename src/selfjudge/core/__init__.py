@@ -1,0 +1,1 @@
+"""Pure maths: no I/O, no transformers."""

@@ -1,0 +1,64 @@
+"""Preference losses as pure functions of sequence log-probabilities. Shapes: [pairs] in, [pairs] out; no reduction.
+
+With h = (log π(y_a|x) - log π_ref(y_a|x)) - (log π(y_b|x) - log π_ref(y_b|x)), the log-ratio margin of a over b:
+
+- ``sigmoid``: -log σ(β h)            DPO, arXiv 2305.18290
+- ``hinge``:   max(0, 1 - β h)        SLiC, arXiv 2305.10425, on the log-ratio as in RSO, arXiv 2309.06657
+- ``ipo``:     (h̄ - 1 / (2β))²        IPO, arXiv 2310.12036; h̄ from log-probs averaged over tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LossName = Literal["sigmoid", "hinge", "ipo"]
+
+
+def sigmoid_loss(margin: Tensor, beta: float) -> Tensor:
+    """DPO loss -log σ(β h) of a margin h."""
+    return -F.logsigmoid(beta * margin)
+
+
+def hinge_loss(margin: Tensor, beta: float) -> Tensor:
+    """Hinge loss max(0, 1 - β h) of a margin h."""
+    return torch.relu(1 - beta * margin)
+
+
+def ipo_loss(margin: Tensor, beta: float) -> Tensor:
+    """IPO loss (h - 1/(2β))² of a token-averaged margin h."""
+    return (margin - 1 / (2 * beta)) ** 2
+
+
+LOSSES: dict[LossName, Callable[[Tensor, float], Tensor]] = {
+    "sigmoid": sigmoid_loss,
+    "hinge": hinge_loss,
+    "ipo": ipo_loss,
+}
+
+
+def preference_loss(margin: Tensor, strength: Tensor, *, loss: LossName, beta: float) -> Tensor:
+    """Returns the expected loss under a belief ``strength`` (0..1) that the first response is the better one.
+
+    s L(h) + (1 - s) L(-h). With strength 1 it is the hard-label loss; in between it is cDPO with the judge's own
+    confidence, whose wanted margin is finite: for ``sigmoid`` the minimum lies at h = logit(s) / β.
+    """
+    of_margin = LOSSES[loss]
+    return strength * of_margin(margin, beta) + (1 - strength) * of_margin(-margin, beta)
+
+
+def log_ratio(policy: Tensor, reference: Tensor, lengths: Tensor, *, loss: LossName) -> Tensor:
+    """Returns log π - log π_ref of each response, averaged over its tokens for ``ipo`` as its authors define it.
+
+    Args:
+        policy: summed log-probs of the responses under the policy, shape [n].
+        reference: the same under the reference, shape [n].
+        lengths: number of response tokens, shape [n].
+        loss: the loss it is meant for.
+    """
+    ratio = policy - reference
+    return ratio / lengths.clamp(min=1) if loss == "ipo" else ratio

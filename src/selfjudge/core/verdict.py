@@ -1,0 +1,77 @@
+"""The verdict rule: from the label probabilities of both orders to a Verdict (SELF-JUDGE, arXiv 2402.11253).
+
+For one principle, with C(x, first, second) the judgment prompt:
+
+    s_a = (p(A | C(x, a, b)) + p(B | C(x, b, a))) / 2
+    s_b = (p(B | C(x, a, b)) + p(A | C(x, b, a))) / 2
+
+The larger wins. Over several principles the majority wins, then the larger mean. What is equal is a tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from selfjudge.records import (
+    LabelProbabilities,
+    OrderProbabilities,
+    Preferred,
+    PrincipleVerdict,
+    Verdict,
+)
+
+
+def principle_verdict(principle: str, p: OrderProbabilities) -> PrincipleVerdict:
+    """Returns the verdict of one principle from its four label probabilities."""
+    s_a, s_b = scores(p)
+    total = s_a + s_b
+    return PrincipleVerdict(
+        principle=principle,
+        preferred=_larger(s_a, s_b),
+        # Both labels can underflow to zero in a model that does not judge at all: that is no preference.
+        strength=s_a / total if total > 0 else 0.5,
+        agree=(p.AB.A - p.AB.B) * (p.BA.B - p.BA.A) > 0,
+        label_mass=min(1.0, total),
+        p=p,
+    )
+
+
+def combine(verdicts: Sequence[PrincipleVerdict]) -> Verdict:
+    """Returns the verdict over all principles: majority, then the larger mean score.
+
+    ``strength``, ``agree`` and ``label_mass`` are those of the mean probabilities.
+
+    Raises:
+        ValueError: if ``verdicts`` is empty.
+    """
+    if not verdicts:
+        raise ValueError("combine needs the verdict of at least one principle")
+    mean = principle_verdict("mean", _mean([v.p for v in verdicts]))
+    votes_a = sum(v.preferred == "A" for v in verdicts)
+    votes_b = sum(v.preferred == "B" for v in verdicts)
+    majority = _larger(votes_a, votes_b)
+    return Verdict(
+        preferred=mean.preferred if majority == "tie" else majority,
+        strength=mean.strength,
+        agree=mean.agree,
+        label_mass=mean.label_mass,
+        p=mean.p,
+        principles=tuple(verdicts),
+    )
+
+
+def scores(p: OrderProbabilities) -> tuple[float, float]:
+    """Returns (s_a, s_b), each 0..1."""
+    return (p.AB.A + p.BA.B) / 2, (p.AB.B + p.BA.A) / 2
+
+
+def _larger(a: float, b: float) -> Preferred:
+    return "A" if a > b else "B" if b > a else "tie"
+
+
+def _mean(ps: Sequence[OrderProbabilities]) -> OrderProbabilities:
+    return OrderProbabilities(
+        AB=LabelProbabilities(A=fmean(p.AB.A for p in ps), B=fmean(p.AB.B for p in ps)),
+        BA=LabelProbabilities(A=fmean(p.BA.A for p in ps), B=fmean(p.BA.B for p in ps)),
+    )

@@ -1,0 +1,1 @@
+"""Preference data: sources, pairing, JSFT rows, collation."""

@@ -1,0 +1,133 @@
+"""What every format shares: the raw row, the pairing settings, and the checks a pair has to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from selfjudge.data.formats.messages import Reject, check_turns, clean_text, is_text
+from selfjudge.errors import DataError
+from selfjudge.records import OVERALL, Message, PreferenceRecord
+
+TieRule = Literal["drop", "longer"]
+Pairs = Literal["overall", "per_principle"]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something that was left out: a row, or one pair or completion of it. ``line`` is the row's position, from 1."""
+
+    id: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One raw row: its columns, its position in the source (``line`` from 1, ``index`` from 0), the source's name."""
+
+    data: dict[str, Any]
+    line: int
+    index: int
+    source: str
+
+    @property
+    def key(self) -> str:
+        """The row's own ``id``, else its index: what seeded draws depend on, so that renaming a file changes none."""
+        return own_id(self.data) or str(self.index)
+
+    @property
+    def id(self) -> str:
+        """The row's own ``id``, else the source's name and the index."""
+        return own_id(self.data) or f"{self.source}-{self.index}"
+
+    def column(self, name: str) -> Any:
+        """The value of a column.
+
+        Raises:
+            Reject: the row does not have it, or it is null.
+        """
+        if self.data.get(name) is None:
+            raise Reject(f"no {name}")
+        return self.data[name]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How rated answers become pairs (method, section 1).
+
+    ``tie_rule``: ``drop`` never pairs equal ratings; ``longer`` orders by (rating, length), as published.
+    ``pairs``: ``overall`` compares mean ratings; ``per_principle`` adds a pair for every principle.
+
+    Raises:
+        DataError: an unknown value.
+    """
+
+    tie_rule: TieRule = "drop"
+    pairs: Pairs = "overall"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises DataError for an unknown value."""
+        for name, value, known in (("tie_rule", self.tie_rule, TieRule), ("pairs", self.pairs, Pairs)):
+            if value not in get_args(known):
+                raise DataError(f"{name} is {value!r}; choose one of {', '.join(get_args(known))}.")
+
+
+Parsed: TypeAlias = Iterator[PreferenceRecord | Dropped]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write preferences down: its name, the columns it needs, and how rows are told apart and read.
+
+    ``fits`` says whether a row looks like this format; ``parse`` yields its records and raises Reject to drop it all.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    fits: Callable[[dict[str, Any]], bool]
+    parse: Callable[[Row, Pairing], Parsed]
+
+
+def own_id(data: dict[str, Any]) -> str | None:
+    """The row's ``id`` column as text, or None where it has no usable one."""
+    value = data.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if is_text(value) else None
+
+
+def make_record(
+    row: Row,
+    prompt: tuple[Message, ...],
+    chosen: str,
+    rejected: str,
+    *,
+    principle: str = OVERALL,
+    rationales: tuple[str | None, str | None] = (None, None),
+    id_suffix: str = "",
+) -> PreferenceRecord:
+    """The canonical record of one pair; ``rationales`` belong to (chosen, rejected).
+
+    Raises:
+        Reject: the prompt or a response is empty or malformed, or the responses do not differ.
+    """
+    check_turns(prompt)
+    for name, text in (("chosen", chosen), ("rejected", rejected)):
+        if not clean_text(text, name).strip():
+            raise Reject(f"empty {name} response")
+    if chosen.strip() == rejected.strip():
+        raise Reject("identical responses")
+    source: Any = row.data.get("source")
+    return PreferenceRecord(
+        id=row.id + id_suffix,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        principle=principle,
+        chosen_rationale=rationales[0],
+        rejected_rationale=rationales[1],
+        source=source if is_text(source) else row.source,
+    )

@@ -1,0 +1,160 @@
+"""Files in and out: JSON lines with line numbers in the errors, and writes that are whole or not there at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from pydantic import BaseModel
+
+from selfjudge.errors import DataError, RunError
+
+
+def open_text(path: Path) -> TextIO:
+    """The file as UTF-8 text, unpacked if it ends in ``.gz``; newlines are left as they are.
+
+    Raises:
+        DataError: the file is missing, a folder, or not readable.
+    """
+    try:
+        if path.suffix == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8-sig", newline="\n")
+        return path.open(encoding="utf-8-sig", newline="\n")
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name one data file in it.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened ({error.strerror}); check its permissions.") from None
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields ``(line number, row)`` for each non-blank line; the first line is number 1.
+
+    Raises:
+        DataError: the file is missing or unreadable, or a line is not a JSON object (file and line are named).
+    """
+    path = Path(path)
+    number = 0
+    with open_text(path) as handle:
+        try:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield number, _parse_line(line, path, number)
+        except UnicodeDecodeError:
+            raise DataError(f"{path}, after line {number}: not UTF-8 text; convert the file to UTF-8.") from None
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise DataError(f"{path}, after line {number}: damaged gzip data; fetch or pack the file again.") from None
+
+
+def _parse_line(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:  # besides bad syntax: a number of thousands of digits, deep nesting
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too long a number or too deep a nesting"
+        raise DataError(f"{path}, line {number}: not valid JSON ({reason}); correct or remove the line.") from None
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{path}, line {number}: expected a JSON object, found {json_type(row)}; put one row on a line."
+        )
+    return row
+
+
+def json_type(value: object) -> str:
+    """The JSON name of a value's type, with its article, for messages: ``a list``, ``a string``, ``null``..."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", str: "a string", int: "a number", float: "a number", dict: "an object"}
+    return names.get(type(value), "a list" if isinstance(value, list | tuple) else type(value).__name__)
+
+
+@contextmanager
+def atomic_writer(path: str | Path, overwrite: bool = False) -> Iterator[TextIO]:
+    """A UTF-8 text handle whose content appears at ``path`` only when the body ends without an error.
+
+    Everything goes to a temporary file in the same folder, which is renamed at the end and removed if the body
+    raises. A path ending in ``.gz`` is compressed, without a time stamp, so that equal content gives equal bytes.
+    Missing parent folders are created.
+
+    Raises:
+        RunError: the file exists and ``overwrite`` is false, or it cannot be written there.
+    """
+    path = Path(path)
+    _refuse(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}); choose another output path.") from None
+    try:
+        with os.fdopen(descriptor, "wb") as binary:
+            with _text(binary, compress=path.suffix == ".gz") as handle:
+                yield handle
+            binary.flush()
+            os.fsync(binary.fileno())
+        _refuse(path, overwrite)  # another process may have written it while the body ran
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files private; an output is an ordinary file
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any] | BaseModel], overwrite: bool = False) -> int:
+    """Writes one JSON line a row (``.jsonl`` or ``.jsonl.gz``), whole or not at all. Returns the number of rows.
+
+    Raises:
+        RunError: the file exists and ``overwrite`` is false, or it cannot be written there.
+    """
+    count = 0
+    with atomic_writer(path, overwrite) as handle:
+        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last count is the result
+            handle.write(json_line(row) + "\n")
+    return count
+
+
+def json_line(row: dict[str, Any] | BaseModel) -> str:
+    """One row as one line of JSON, without the newline; text is kept readable (no ``\\u`` escapes)."""
+    return row.model_dump_json() if isinstance(row, BaseModel) else json.dumps(row, ensure_ascii=False)
+
+
+def _refuse(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise RunError(f"{path} is a folder; name a file to write.")
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} already exists and is left as it is; choose another name or remove it first.")
+
+
+@contextmanager
+def _text(binary: IO[bytes], compress: bool) -> Iterator[TextIO]:
+    if compress:
+        with gzip.GzipFile(filename="", mode="wb", fileobj=binary, mtime=0) as packed, _wrap(packed) as handle:
+            yield handle
+    else:
+        with _wrap(binary) as handle:
+            yield handle
+
+
+@contextmanager
+def _wrap(binary: Any) -> Iterator[TextIO]:
+    handle = TextIOWrapper(binary, encoding="utf-8", newline="\n")
+    try:
+        yield handle
+        handle.flush()
+    finally:
+        handle.detach()  # so that the wrapper does not close the file under the caller's feet
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

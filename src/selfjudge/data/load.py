@@ -1,0 +1,85 @@
+"""From a recipe's data section to the records of each use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from selfjudge.data.sources import Dropped, Loaded, fingerprint, load_preferences, split_by_prompt
+from selfjudge.recipes.schema import BUILTIN_WORLD, DataSection, SourceSection
+from selfjudge.records import Message, PreferenceRecord
+
+WORLD_PAIRS = 20_000
+"""Pairs of the built-in world where a recipe sets no limit."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Records by use, without those held out; ``held_out`` are the judgment pairs kept for measuring.
+
+    ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
+    ``fingerprints``: source path → SHA-256 of its records.
+    """
+
+    policy: tuple[PreferenceRecord, ...]
+    judgment: tuple[PreferenceRecord, ...]
+    prompts: tuple[tuple[Message, ...], ...]
+    held_out: tuple[PreferenceRecord, ...]
+    dropped: tuple[tuple[str, Dropped], ...]
+    fingerprints: dict[str, str]
+
+
+def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
+    """Loads one source of a recipe; ``builtin:world`` makes its pairs on the spot.
+
+    Raises:
+        DataError: as :func:`selfjudge.data.sources.load_preferences`.
+    """
+    if source.path == BUILTIN_WORLD:
+        from selfjudge.world.people import preference_records
+
+        records = tuple(preference_records(source.limit or WORLD_PAIRS, seed))
+        return Loaded(records, (), "world", len(records), fingerprint(records))
+    return load_preferences(
+        source.path,
+        format=source.format,
+        subset=source.subset,
+        split=source.split,
+        tie_rule=data.tie_rule,
+        pairs=data.pairs,
+        limit=source.limit,
+        seed=seed,
+    )
+
+
+def prepare_data(data: DataSection, seed: int) -> PreparedData:
+    """Loads all sources and splits them by use and prompt.
+
+    Raises:
+        DataError: as :func:`load_source`.
+    """
+    by_use: dict[str, list[PreferenceRecord]] = {"policy": [], "judgment": [], "prompts": []}
+    held_out: list[PreferenceRecord] = []
+    dropped: list[tuple[str, Dropped]] = []
+    fingerprints: dict[str, str] = {}
+    for source in data.sources:
+        loaded = load_source(source, data, seed)
+        train, held = split_by_prompt(loaded.records, data.held_out, seed)
+        for use in source.use:
+            by_use[use] += train
+        if "judgment" in source.use:
+            held_out += held
+        dropped += [(source.path, item) for item in loaded.dropped]
+        fingerprints["/".join(filter(None, (source.path, source.subset)))] = loaded.fingerprint
+    return PreparedData(
+        policy=tuple(by_use["policy"]),
+        judgment=tuple(by_use["judgment"]),
+        prompts=_distinct_prompts(by_use["prompts"]),
+        held_out=tuple(held_out),
+        dropped=tuple(dropped),
+        fingerprints=fingerprints,
+    )
+
+
+def _distinct_prompts(records: Iterable[PreferenceRecord]) -> tuple[tuple[Message, ...], ...]:
+    return tuple(dict.fromkeys(record.prompt for record in records))

@@ -1,0 +1,119 @@
+"""What is judged and sampled from: comparisons and prompts. Unlike training rows, a bad one is an error, not a drop."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, recognise
+from selfjudge.data.formats.base import own_id
+from selfjudge.data.formats.judge import read_comparison
+from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.raw import position_word, read_rows, source_name
+from selfjudge.data.sources import load_preferences
+from selfjudge.errors import DataError
+from selfjudge.records import Comparison, Message
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt to sample from; ``candidates`` are answers that exist already, or None."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    candidates: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class LoadedPrompts:
+    """The prompts of a source, the format it was read in, and what was dropped (preference files only)."""
+
+    prompts: tuple[PromptRow, ...]
+    dropped: tuple[Dropped, ...]
+    format: str
+    rows: int
+
+
+def load_comparisons(
+    path: str | Path, *, subset: str | None = None, split: str = "train", limit: int | None = None
+) -> tuple[Comparison, ...]:
+    """Every row of a judge file; ``label`` may be missing, ``id`` defaults to the index (from 0) as text.
+
+    Raises:
+        DataError: the file cannot be read or is empty, or a row is malformed (its line is named).
+    """
+    found = tuple(_comparison(row, path) for row in _rows(path, subset, split, limit))
+    if not found:
+        raise DataError(f"{path}: there is no row in it; check the file or the split.")
+    return found
+
+
+def load_prompts(
+    path: str | Path, *, subset: str | None = None, split: str = "train", limit: int | None = None
+) -> LoadedPrompts:
+    """The prompts of a prompts file: ``prompt`` (text or messages), optional ``candidates`` (texts), optional ``id``.
+
+    A preference or judge file gives its prompts, each distinct one once. ``limit`` counts rows read.
+
+    Raises:
+        DataError: the file cannot be read, is empty, has no ``prompt``, or a row is malformed (its line is named).
+    """
+    head = [row.data for row in itertools.islice(_rows(path, subset, split, limit), HEAD_ROWS)]
+    if not head:
+        raise DataError(f"{path}: there is no row in it; check the file or the split.")
+    form = recognise(head)
+    if form is not None and form.name != "judge":
+        loaded = load_preferences(path, format=form.name, subset=subset, split=split, limit=limit)
+        prompts = _distinct(PromptRow(record.id, record.prompt) for record in loaded.records)
+        return LoadedPrompts(prompts, loaded.dropped, form.name, loaded.rows)
+    columns = sorted({column for data in head for column in data})
+    if "prompt" not in columns:
+        raise DataError(f"{path}: the column `prompt` is missing; found: {', '.join(columns)}. Rename one to `prompt`.")
+    found = [_prompt(row, path) for row in _rows(path, subset, split, limit)]
+    if form is FORMATS["judge"]:
+        return LoadedPrompts(_distinct(found), (), form.name, len(found))
+    return LoadedPrompts(tuple(found), (), "prompts", len(found))
+
+
+def _rows(path: str | Path, subset: str | None, split: str, limit: int | None) -> Iterable[Row]:
+    name = source_name(path)
+    for index, (line, data) in enumerate(read_rows(path, subset, split, limit)):
+        yield Row(data, line, index, name)
+
+
+def _comparison(row: Row, path: str | Path) -> Comparison:
+    try:
+        return read_comparison(row)
+    except Reject as error:
+        raise _bad_row(row, path, error) from None
+
+
+def _prompt(row: Row, path: str | Path) -> PromptRow:
+    try:
+        prompt = read_prompt(row.column("prompt"))
+        return PromptRow(own_id(row.data) or str(row.index), prompt, _candidates(row.data.get("candidates")))
+    except Reject as error:
+        raise _bad_row(row, path, error) from None
+
+
+def _candidates(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value:
+        raise Reject("candidates is not a list of at least one text")
+    return tuple(clean_text(text, "a candidate") for text in value)
+
+
+def _bad_row(row: Row, path: str | Path, error: Reject) -> DataError:
+    return DataError(f"{path}, {position_word(path)} {row.line}: {error}; correct or remove this row.")
+
+
+def _distinct(rows: Iterable[PromptRow]) -> tuple[PromptRow, ...]:
+    """Each prompt once, under the id it has first."""
+    first: dict[tuple[Message, ...], PromptRow] = {}
+    for row in rows:
+        first.setdefault(row.prompt, row)
+    return tuple(first.values())

@@ -1,0 +1,131 @@
+"""Raw rows, each with its position, from a Hub id or a local file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selfjudge.data.io import json_type, open_text, read_jsonl
+from selfjudge.errors import DataError
+
+RawRows = Iterator[tuple[int, dict[str, Any]]]
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def read_rows(path: str | Path, subset: str | None = None, split: str = "train", limit: int | None = None) -> RawRows:
+    """Yields ``(position, row)``: the line of a JSONL file, the number of the item or row of any other; both from 1.
+
+    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .parquet), a local dataset folder, or a Hub id ``org/name``.
+    ``subset`` (a config or a data directory) and ``split`` choose within a Hub dataset or folder; a JSON object with
+    several lists is searched for ``split`` too. ``limit``: at most so many rows from the start.
+
+    Raises:
+        DataError: nothing there, not readable, a malformed line, or an unsupported file type.
+    """
+    return itertools.islice(_open(str(path), subset, split), limit)
+
+
+def source_name(path: str | Path) -> str:
+    """How records name the source: a file's name without its suffixes, or the Hub id."""
+    name = Path(path).name
+    suffix = next((suffix for suffix in (".jsonl.gz", *SUFFIXES) if name.endswith(suffix)), None)
+    return name.removesuffix(suffix) if suffix else str(path)
+
+
+def position_word(path: str | Path) -> str:
+    """What a row's position counts, for messages: ``line``, ``item`` or ``row``."""
+    name = str(path)
+    return "line" if name.endswith((".jsonl", ".jsonl.gz")) else "item" if name.endswith(".json") else "row"
+
+
+def _open(path: str, subset: str | None, split: str) -> RawRows:
+    if path.endswith((".jsonl", ".jsonl.gz")):
+        return read_jsonl(path)
+    if path.endswith(".json"):
+        return _json_rows(Path(path), split)
+    if path.endswith(".parquet"):
+        return _parquet_rows(Path(path))
+    if Path(path).is_file():
+        raise DataError(f"{path}: this file type is not supported; use one of {', '.join(SUFFIXES)}.")
+    if Path(path).is_dir() or _HUB_ID.fullmatch(path):
+        return _dataset_rows(path, subset, split)
+    raise DataError(f"{path}: there is no such file, and it does not look like a Hub id (org/name); check the path.")
+
+
+def _json_rows(path: Path, split: str) -> RawRows:
+    with open_text(path) as handle:
+        try:
+            content = json.load(handle)
+        except json.JSONDecodeError as error:
+            hint = "; one row on each line is JSONL: rename the file to .jsonl" if error.msg == "Extra data" else ""
+            raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}){hint}.") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path} is not UTF-8 text; convert the file to UTF-8.") from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}: too long a number or too deep a nesting for JSON rows; correct it.") from None
+    for number, row in enumerate(_row_list(content, path, split), start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, item {number}: expected a JSON object, found {json_type(row)}.")
+        yield number, row
+
+
+def _row_list(content: Any, path: Path, split: str) -> list[Any]:
+    """The list of rows in a JSON document: the document itself, or a list in it."""
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a list of rows, found {json_type(content)}.")
+    lists = {name: value for name, value in content.items() if isinstance(value, list)}
+    if split in lists:
+        return lists[split]
+    if len(lists) != 1:
+        raise DataError(
+            f"{path}: expected a list of rows, or an object with one such list; found an object with the keys "
+            f"{', '.join(content)}. Name one of its lists as the split, or write one row a line as .jsonl."
+        )
+    return next(iter(lists.values()))
+
+
+def _parquet_rows(path: Path) -> RawRows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as parquet ({_first_line(error)}); write the file again.") from None
+
+
+def _dataset_rows(path: str, subset: str | None, split: str) -> RawRows:
+    import datasets
+
+    try:
+        options: dict[str, str] = {}
+        if subset is not None:
+            # A subset is a named config of some datasets and a folder of others (Anthropic/hh-rlhf).
+            named = subset in datasets.get_dataset_config_names(path)
+            options = {"name" if named else "data_dir": subset}
+        dataset = datasets.load_dataset(path, split=split, **options)
+    except Exception as error:  # the library lets errors of many libraries through, all of them about this source
+        where = f"{path} (subset {subset or 'default'}, split {split})"
+        raise DataError(
+            f"{where}: no local file, and not loaded from the Hub ({_first_line(error)}); check the name, subset, "
+            "split and the network, or give a local file."
+        ) from None
+    for number, row in enumerate(dataset, start=1):
+        yield number, dict(row)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,112 @@
+"""JSFT rows at token level: policy rows (x → y_w) and judgment rows (C(x, y_a, y_b) → label).
+
+Masks come from known lengths: ids are put together from a prompt and a target whose lengths are known, never found by
+searching for token subsequences. What does not fit is named, with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from selfjudge.records import OVERALL, Message, PreferenceRecord
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder
+
+Kind = Literal["policy", "judgment"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row. ``is_target[i]`` says whether ``ids[i]`` is trained; ``name`` says where it came from."""
+
+    kind: Kind
+    name: str
+    ids: tuple[int, ...]
+    is_target: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class DroppedRow:
+    """A row that was not built, and why."""
+
+    kind: Kind
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Built rows and what was left out."""
+
+    rows: tuple[Row, ...]
+    dropped: tuple[DroppedRow, ...]
+
+
+def policy_row(record: PreferenceRecord, chat: ChatEncoder) -> Row:
+    """Returns the row that trains the chosen side: every assistant turn of the dialogue is a target."""
+    tokens = chat.dialogue([*record.prompt, Message(role="assistant", content=record.chosen)])
+    return Row("policy", record.id, tokens.ids, tokens.is_target)
+
+
+def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationale: bool = False) -> list[Row]:
+    """Returns the two rows of a pair, one per order, under the record's principle.
+
+    The target is the label token; with ``rationale`` and a record that has both, the label and then the evaluations
+    of A and of B, so that judging by one token stays possible.
+
+    Raises:
+        KeyError: if the template set has no template for the record's principle.
+    """
+    principle = encoder.principles[record.principle]
+    with_rationale = (
+        rationale and record.chosen_rationale and record.rejected_rationale and principle.template.rationale
+    )
+    sides = (record.chosen, record.chosen_rationale or ""), (record.rejected, record.rejected_rationale or "")
+    rows = []
+    for label, ((first, why_first), (second, why_second)) in enumerate((sides, sides[::-1])):
+        prompt = principle.prompt(record.prompt, first, second)
+        target = [prompt.label_ids[label]]
+        if with_rationale:
+            target += principle.rationale_ids(why_first, why_second)
+        ids = (*prompt.token_ids, *target)
+        is_target = (*(False for _ in prompt.token_ids), *(True for _ in target))
+        rows.append(Row("judgment", f"{record.id}:{record.principle}:{'AB' if label == 0 else 'BA'}", ids, is_target))
+    return rows
+
+
+def build_policy_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, max_length: int) -> Rows:
+    """Returns one row per distinct (prompt, chosen) of the records that compare responses as a whole."""
+    seen: set[tuple[tuple[Message, ...], str]] = set()
+    rows: list[Row] = []
+    for record in records:
+        key = (record.prompt, record.chosen)
+        if record.principle == OVERALL and key not in seen:
+            seen.add(key)
+            rows.append(policy_row(record, chat))
+    return _fitting(rows, max_length)
+
+
+def build_judgment_rows(
+    records: Iterable[PreferenceRecord], encoder: JudgmentEncoder, max_length: int, *, rationale: bool = False
+) -> Rows:
+    """Returns both orders of every pair whose principle the template set knows; pairs of others are named."""
+    rows: list[Row] = []
+    unknown: list[DroppedRow] = []
+    for record in records:
+        if record.principle in encoder.principles:
+            rows += judgment_rows(record, encoder, rationale=rationale)
+        else:
+            reason = f"template set {encoder.templates.name!r} has no principle {record.principle!r}"
+            unknown.append(DroppedRow("judgment", record.id, reason))
+    built = _fitting(rows, max_length)
+    return Rows(built.rows, (*unknown, *built.dropped))
+
+
+def _fitting(rows: Sequence[Row], max_length: int) -> Rows:
+    fits = tuple(row for row in rows if len(row.ids) <= max_length)
+    long = tuple(
+        DroppedRow(row.kind, row.name, f"longer than {max_length} tokens") for row in rows if len(row.ids) > max_length
+    )
+    return Rows(fits, long)

@@ -1,0 +1,1 @@
+"""Engines sample completions and give label probabilities."""

@@ -1,0 +1,56 @@
+"""What every engine can do. Judge and tournament know this protocol and nothing of what is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfjudge.records import Completion
+from selfjudge.templates.encode import JudgmentPrompt
+
+Progress = Callable[[int], None]
+"""Called with the number of prompts just finished."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How completions are drawn. ``temperature`` 0 is greedy; ``top_p`` 1 keeps the whole distribution.
+
+    ``max_new_tokens`` counts the end-of-turn token. The same ``seed`` and calls give the same completions.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values outside their range."""
+        if self.n < 1 or self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"impossible sampling parameters: {self}")
+
+
+class Engine(Protocol):
+    """A model that can be sampled from and asked for label probabilities."""
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens, prompt and completion together, that the model can take."""
+        ...
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """Returns ``params.n`` completions for each prompt (token ids), in the order of the prompts."""
+        ...
+
+    def label_probabilities(
+        self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """Returns [n, 2]: the next-token probabilities of each prompt's labels, from raw logits."""
+        ...

@@ -1,0 +1,165 @@
+"""Loading models: Hub id, folder, run folder, .gguf file or the built-in world's model from scratch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from selfjudge.errors import MissingExtraError, ModelError
+from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.templates.chat import ChatEncoder, chat_template_text
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal LM on its device, in eval mode, with its tokenizer's chat encoder."""
+
+    model: PreTrainedModel
+    chat: ChatEncoder
+
+
+def load_model(
+    path: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    dtype: DtypeName = "auto",
+    chat_template: str | None = None,
+    attn_implementation: str | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """Loads a model and its tokenizer.
+
+    Args:
+        path: Hub id, model folder, run folder of ours, .gguf file, or ``builtin:world`` (random weights by ``seed``).
+        adapter: a PEFT adapter folder (or run folder) to put on top.
+        dtype: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+        chat_template: replaces the tokenizer's: ``plain`` or a Jinja file.
+        attn_implementation: passed to from_pretrained.
+        device: by default a GPU where there is one.
+        seed: of the random weights of ``builtin:world``.
+
+    Raises:
+        ModelError: if it is not there, cannot be read, or its tokenizer cannot express a chat.
+    """
+    device = torch.device(device or default_device())
+    if str(path) == BUILTIN_WORLD:
+        from selfjudge.world.model import build_model, build_tokenizer
+
+        tokenizer: PreTrainedTokenizerBase = build_tokenizer()
+        model: PreTrainedModel = build_model(tokenizer, seed)
+    else:
+        folder = resolve_model(path)
+        model, tokenizer = _from_pretrained(folder, _torch_dtype(dtype, device), attn_implementation)
+    if chat_template:
+        tokenizer.chat_template = chat_template_text(chat_template)
+    chat = ChatEncoder(tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if adapter is not None:
+        model = _with_adapter(model, Path(adapter))
+    return LoadedModel(model.to(device).eval(), chat)
+
+
+def default_device() -> str:
+    """Returns the accelerator's name where torch finds one, else ``cpu``."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator else "cpu"
+
+
+def resolve_model(path: str | Path) -> str:
+    """Returns what from_pretrained takes: a Hub id, or a folder (a run folder's ``model``, a converted .gguf file).
+
+    Raises:
+        ModelError: if a local path is not there or holds no model.
+    """
+    local = Path(path)
+    if local.suffix == ".gguf":
+        return str(_converted_gguf(local))
+    if local.is_dir():
+        for folder in (local, local / "model"):
+            if (folder / "config.json").is_file():
+                return str(folder)
+        raise ModelError(f"{path} holds no model (no config.json): name a model folder or a finished run folder.")
+    looks_local = local.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
+    if looks_local or local.exists():
+        raise ModelError(f"There is no model folder at {path}: check the path.")
+    return str(path)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes model and tokenizer as safetensors, whole or not at all."""
+    temporary = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.rename(folder)
+
+
+def _from_pretrained(
+    path: str, dtype: torch.dtype, attn_implementation: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra)
+    except (OSError, ValueError, ImportError, KeyError) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise ModelError(f"The model {path!r} could not be loaded: {reason}") from e
+    return model, tokenizer
+
+
+def _torch_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _with_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    folder = next((f for f in (adapter, adapter / "adapter") if (f / "adapter_config.json").is_file()), None)
+    if folder is None:
+        raise ModelError(f"{adapter} holds no adapter (no adapter_config.json): name an adapter or a LoRA run folder.")
+    return PeftModel.from_pretrained(model, str(folder))
+
+
+def _converted_gguf(file: Path) -> Path:
+    """Returns the folder of the file's safetensors conversion, made on first use and kept in the cache."""
+    if not file.is_file():
+        raise ModelError(f"There is no file {file}: check the path.")
+    stat = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "gguf" / f"{file.stem}-{key}"
+    if folder.is_dir():
+        return folder
+    try:
+        import gguf  # noqa: F401
+    except ImportError as e:
+        raise MissingExtraError("Reading a .gguf model", "gguf") from e
+    parent, name = str(file.resolve().parent), file.name
+    transformers_logging.get_logger(__name__).warning("Converting %s to safetensors, once.", file)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name)
+        model = AutoModelForCausalLM.from_pretrained(parent, gguf_file=name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as e:
+        raise ModelError(f"{file} could not be read as GGUF: {' '.join(str(e).split())[:300]}") from e
+    # The weights are plain after loading; transformers refuses to save a model that still says they are not.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model, tokenizer, folder)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Returns where converted models are kept: $SELFJUDGE_CACHE, else ~/.cache/selfjudge."""
+    return Path(os.environ.get("SELFJUDGE_CACHE", Path.home() / ".cache" / "selfjudge"))

@@ -1,0 +1,38 @@
+"""Errors a user can cause. Every message says what was wrong, where, and what to do.
+
+The command line turns each of these into one sentence on stderr and exit code 2; anything else is a bug and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+
+class SelfJudgeError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class DataError(SelfJudgeError):
+    """Input data that cannot be read or does not have the columns it needs."""
+
+
+class TemplateError(SelfJudgeError):
+    """A judgment template that is incomplete, or that a tokenizer cannot express."""
+
+
+class ModelError(SelfJudgeError):
+    """A model or tokenizer that cannot be loaded or used."""
+
+
+class RecipeError(SelfJudgeError):
+    """A recipe that does not validate."""
+
+
+class RunError(SelfJudgeError):
+    """A run folder or output file that must not be written or cannot be resumed."""
+
+
+class MissingExtraError(SelfJudgeError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional package: run `pip install 'selfjudge[{extra}]'`.")

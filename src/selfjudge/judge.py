@@ -1,0 +1,94 @@
+"""The judge: templates + engine. Pairs in, Verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from selfjudge.core.verdict import combine, principle_verdict
+from selfjudge.engines.base import Engine, Progress
+from selfjudge.errors import DataError
+from selfjudge.records import Comparison, LabelProbabilities, Message, OrderProbabilities, PrincipleVerdict, Verdict
+from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
+
+Order = Literal["AB", "BA"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One judgment prompt: a comparison in one order under one principle."""
+
+    comparison: Comparison
+    principle: str
+    order: Order
+    prompt: JudgmentPrompt
+
+
+class Judge:
+    """Compares responses in both orders, under every principle of its template set."""
+
+    def __init__(self, engine: Engine, encoder: JudgmentEncoder) -> None:
+        """Takes an engine and the encoder of the same model's tokenizer."""
+        self.engine = engine
+        self.encoder = encoder
+
+    def questions(self, comparisons: Sequence[Comparison]) -> list[Question]:
+        """Returns the exact prompts that :meth:`judge` puts to the engine.
+
+        Raises:
+            DataError: if a prompt is longer than the model's context; the comparison is named.
+        """
+        questions = [question for comparison in comparisons for question in self._questions(comparison)]
+        for question in questions:
+            if not self._fits(question):
+                raise DataError(
+                    f"Row {question.comparison.id!r}: its judgment prompt has {len(question.prompt.token_ids)} tokens, "
+                    f"the model takes {self.engine.max_length}: shorten or remove the row."
+                )
+        return questions
+
+    def fits(self, comparison: Comparison) -> bool:
+        """Returns whether every judgment prompt of the pair fits the model's context."""
+        return all(map(self._fits, self._questions(comparison)))
+
+    def _fits(self, question: Question) -> bool:
+        return len(question.prompt.token_ids) < self.engine.max_length
+
+    def judge(self, comparisons: Sequence[Comparison], progress: Progress | None = None) -> list[Verdict]:
+        """Returns one verdict per comparison, in their order.
+
+        Raises:
+            DataError: as :meth:`questions`.
+        """
+        questions = self.questions(comparisons)
+        if not questions:
+            return []
+        p = self.engine.label_probabilities([q.prompt for q in questions], progress)
+        labels = [LabelProbabilities(A=float(a), B=float(b)) for a, b in p]
+        names = list(self.encoder.principles)
+        step = 2 * len(names)
+        return [
+            combine([_verdict(name, labels[i + 2 * j : i + 2 * j + 2]) for j, name in enumerate(names)])
+            for i in range(0, len(labels), step)
+        ]
+
+    def compare(self, prompt: str | Sequence[Message], response_a: str, response_b: str) -> Verdict:
+        """Returns the verdict on one pair; ``prompt`` is an instruction or a dialogue that ends with the user."""
+        comparison = Comparison(id="0", prompt=as_messages(prompt), response_a=response_a, response_b=response_b)
+        return self.judge([comparison])[0]
+
+    def _questions(self, c: Comparison) -> Iterator[Question]:
+        for name, encoder in self.encoder.principles.items():
+            yield Question(c, name, "AB", encoder.prompt(c.prompt, c.response_a, c.response_b))
+            yield Question(c, name, "BA", encoder.prompt(c.prompt, c.response_b, c.response_a))
+
+
+def as_messages(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
+    """Returns a prompt as messages: a text is one user turn."""
+    return (Message(role="user", content=prompt),) if isinstance(prompt, str) else tuple(prompt)
+
+
+def _verdict(principle: str, labels: Sequence[LabelProbabilities]) -> PrincipleVerdict:
+    ab, ba = labels
+    return principle_verdict(principle, OrderProbabilities(AB=ab, BA=ba))

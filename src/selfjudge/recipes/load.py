@@ -1,0 +1,115 @@
+"""Loading recipes: by shipped name or file, with ``section.key=value`` overrides. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from selfjudge.errors import RecipeError
+from selfjudge.recipes.schema import Recipe
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def shipped_recipes() -> list[str]:
+    """Returns the names of the recipes in the package."""
+    return sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Loads a shipped recipe by name, or a YAML file, and applies ``section.key=value`` overrides in order.
+
+    Raises:
+        RecipeError: if there is no such recipe, it is not YAML, or it does not validate (key and reason are named).
+    """
+    shipped = SHIPPED / f"{name_or_file}.yaml"
+    path = shipped if shipped.is_file() else Path(name_or_file)
+    if not path.is_file():
+        raise RecipeError(
+            f"There is no recipe {str(name_or_file)!r}: use one of {', '.join(shipped_recipes())}, or a YAML file."
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(e).split())}.") from e
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} holds no sections: a recipe is a YAML mapping with model, data and so on.")
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as e:
+        raise RecipeError(f"{path}: {_explain(e.errors()[0])}") from e
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Returns the recipe as YAML with every setting spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set {override!r} is not of the form section.key=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from e
+    *parents, last = parts
+    place: Any = raw
+    for part in parents:
+        place = place[_index(place, part, override)] if isinstance(place, list) else _section(place, part, override)
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    else:
+        place[last] = value
+
+
+def _section(place: dict[str, Any], part: str, override: str) -> Any:
+    if place.get(part) is None:
+        place[part] = {}
+    if not isinstance(place[part], dict | list):
+        raise RecipeError(f"--set {override!r}: {part!r} is a value, not a section.")
+    return place[part]
+
+
+def _index(place: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise RecipeError(f"--set {override!r}: {part!r} is not an index into a list of {len(place)}.")
+    return int(part)
+
+
+def _explain(error: ErrorDetails) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(known)}."
+        return f"unknown key {where!r}; {hint}"
+    if error["type"] == "missing":
+        return f"the key {where!r} is missing; add it."
+    return f"{where!r}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}."
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, str):
+            model = _model_of(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section behind ``X``, ``X | None`` or ``list[X]``."""
+    if get_origin(annotation) in (Union, UnionType, list):
+        return next(filter(None, map(_model_of, get_args(annotation))), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,138 @@
+"""The recipe: one YAML file for the whole road, as typed sections. Imports no torch.
+
+Each stage's ``training`` part is handed to ``transformers.TrainingArguments`` as it is, so what users know keeps its
+name; everything else is validated here, and an unknown key is an error that suggests the nearest one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BUILTIN_WORLD = "builtin:world"
+"""The model path and data path that mean the embedded small world."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are checked when they are set."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class ModelSection(Section):
+    """The model that JSFT starts from."""
+
+    path: str = Field(description="Hub id, folder, run folder, .gguf file, or builtin:world")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of the weights; auto: float32 on a CPU and for full fine-tuning, else bfloat16"
+    )
+    chat_template: str | None = Field(None, description="replace the tokenizer's: 'plain' or a Jinja file")
+    attn_implementation: str | None = Field(None, description="passed to from_pretrained")
+
+
+class SourceSection(Section):
+    """One preference source."""
+
+    path: str = Field(description="Hub id, local file, or builtin:world")
+    format: str = Field("auto", description="recognised from the columns unless forced")
+    subset: str | None = Field(None, description="configuration or folder within a Hub dataset")
+    split: str = Field("train", description="split of a Hub dataset")
+    limit: int | None = Field(None, ge=1, description="read only the first rows")
+    use: list[Literal["policy", "judgment", "prompts"]] = Field(
+        default_factory=lambda: ["policy", "judgment", "prompts"],
+        description="what its records serve for: JSFT policy rows, JSFT judgment rows, self-training prompts",
+    )
+
+
+class DataSection(Section):
+    """Where preferences come from and how pairs are made."""
+
+    sources: list[SourceSection] = Field(min_length=1)
+    tie_rule: Literal["drop", "longer"] = Field("drop", description="equal ratings: drop, or prefer the longer answer")
+    pairs: Literal["overall", "per_principle"] = Field(
+        "overall", description="rated sources: pairs by the mean rating, or also by each principle's own"
+    )
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of prompts kept out of training")
+    max_length: int = Field(2048, ge=16, description="tokens of a row at most; longer rows are dropped and named")
+
+
+class TemplatesSection(Section):
+    """The judgment templates."""
+
+    set: str = Field("general", description="a shipped set, or a folder of .txt files")
+    rationale: bool = Field(False, description="train the rationale after the label where the data has one")
+
+
+class JudgeSection(Section):
+    """How judging and sampling are batched."""
+
+    token_budget: int = Field(8192, ge=1, description="padded tokens of a batch")
+    batch_size: int | None = Field(None, ge=1, description="rows of a batch at most; by default the budget decides")
+
+
+class LoraSection(Section):
+    """A LoRA adapter, as in peft.LoraConfig."""
+
+    r: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class JsftSection(Section):
+    """Judge-augmented supervised fine-tuning."""
+
+    rows: Literal["both", "policy", "judgment"] = Field("both", description="policy alone is plain SFT")
+    judgment_weight: float = Field(
+        1.0, gt=0, description="weight of a judgment row's target token against a policy row's target token"
+    )
+    lora: LoraSection | None = Field(None, description="train a LoRA adapter and merge it; null trains all weights")
+    training: dict[str, Any] = Field(default_factory=dict, description="transformers.TrainingArguments")
+
+
+class RolloutSection(Section):
+    """How pairs are sampled from the current policy."""
+
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_new_tokens: int = Field(768, ge=1)
+    steps: int = Field(1, ge=1, description="optimisation steps taken on one rollout; 1 is strictly on-policy")
+
+
+class StopSection(Section):
+    """When to stop before the last step. No rule here sees a true preference."""
+
+    max_kl: float | None = Field(None, gt=0, description="KL to the reference, nats per response")
+    max_length_ratio: float | None = Field(None, gt=1, description="mean response length over that of the first steps")
+    min_agreement: float | None = Field(None, gt=0, le=1, description="share of pairs on which both orders agree")
+    window: int = Field(10, ge=1, description="steps the measures are averaged over")
+
+
+class SelfTrainingSection(Section):
+    """Self-training by on-policy judgment."""
+
+    start: str | None = Field(None, description="JSFT model or run folder; by default runs/NAME/jsft")
+    loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    labels: Literal["hard", "soft"] = Field("hard", description="hard: the winner; soft: the verdict's strength")
+    beta: float = Field(0.1, gt=0)
+    lora: LoraSection | None = Field(
+        default_factory=LoraSection,
+        description="base weights = judge = reference, adapter = policy; null trains all weights beside a frozen copy",
+    )
+    rollout: RolloutSection = Field(default_factory=RolloutSection)
+    stop: StopSection = Field(default_factory=StopSection)
+    training: dict[str, Any] = Field(default_factory=dict, description="transformers.TrainingArguments")
+
+
+class Recipe(Section):
+    """The whole road."""
+
+    name: str
+    seed: int = 0
+    model: ModelSection
+    data: DataSection
+    templates: TemplatesSection = Field(default_factory=TemplatesSection)
+    judge: JudgeSection = Field(default_factory=JudgeSection)
+    jsft: JsftSection = Field(default_factory=JsftSection)
+    self_training: SelfTrainingSection = Field(default_factory=SelfTrainingSection)

@@ -1,0 +1,1 @@
+"""Judgment templates as text files, and the one place that renders them."""

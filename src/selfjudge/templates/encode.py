@@ -1,0 +1,80 @@
+"""The one place that turns a pair into the token ids of a judgment prompt.
+
+Training, self-training, the tournament, evaluation and serving all come through :class:`JudgmentEncoder`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selfjudge.errors import TemplateError
+from selfjudge.records import Message
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.template import JudgmentTemplate, TemplateSet, context_text
+
+Label = Literal["A", "B"]
+
+
+@dataclass(frozen=True)
+class JudgmentPrompt:
+    """A judgment prompt up to the label position, and the ids of the labels ``A`` and ``B`` in that context."""
+
+    token_ids: tuple[int, ...]
+    label_ids: tuple[int, int]
+
+
+class PrincipleEncoder:
+    """Encodes judgment prompts of one principle, with its labels proven to be single tokens in context."""
+
+    def __init__(self, template: JudgmentTemplate, chat: ChatEncoder) -> None:
+        """Raises TemplateError if the labels are not single tokens after the template's prefix."""
+        self.template = template
+        self._chat = chat
+        self.label_ids = self._prove_labels()
+
+    def prompt(self, prompt: tuple[Message, ...], first: str, second: str) -> JudgmentPrompt:
+        """Returns the prompt that shows response ``first`` as A and ``second`` as B.
+
+        The ids are those of prefix and label tokenised together, less the label: the model is asked exactly where
+        training put the label. Every prompt checks that its last token is the label.
+
+        Raises:
+            TemplateError: if the label merges with the text before it.
+        """
+        ids = self._labelled(prompt, first, second, "A")
+        if ids[-1] != self.label_ids[0]:
+            raise TemplateError(self._complaint())
+        return JudgmentPrompt(token_ids=tuple(ids[:-1]), label_ids=self.label_ids)
+
+    def rationale_ids(self, rationale_a: str, rationale_b: str) -> list[int]:
+        """Returns the ids that follow the label when a rationale is trained, the end of the turn included."""
+        text = self.template.rationale_text(rationale_a, rationale_b)
+        return [*self._chat.text_ids(text), self._chat.stop_ids[-1]]
+
+    def _labelled(self, prompt: tuple[Message, ...], first: str, second: str, label: Label) -> list[int]:
+        messages = self.template.messages(context_text(prompt), first, second)
+        return self._chat.prefixed_ids(messages, self.template.prefix + label)
+
+    def _prove_labels(self) -> tuple[int, int]:
+        probe = (Message(role="user", content="x"),)
+        a, b = (self._labelled(probe, "y", "z", label) for label in ("A", "B"))
+        if len(a) != len(b) or a[:-1] != b[:-1] or a[-1] == b[-1]:
+            raise TemplateError(self._complaint())
+        return a[-1], b[-1]
+
+    def _complaint(self) -> str:
+        return (
+            f"The labels A and B are not single tokens after {self.template.prefix!r} (principle "
+            f"{self.template.principle!r}) for the tokenizer of {self._chat.tokenizer.name_or_path!r}: "
+            "change the text before {label} in the template's [assistant] section, for example end it with a space."
+        )
+
+
+class JudgmentEncoder:
+    """Encodes pairs under every principle of a template set."""
+
+    def __init__(self, templates: TemplateSet, chat: ChatEncoder) -> None:
+        """Raises TemplateError as :class:`PrincipleEncoder` does."""
+        self.templates = templates
+        self.principles = {t.principle: PrincipleEncoder(t, chat) for t in templates.templates}

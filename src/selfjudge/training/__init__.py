@@ -1,0 +1,1 @@
+"""JSFT and self-training on transformers.Trainer."""

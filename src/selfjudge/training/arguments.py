@@ -1,0 +1,56 @@
+"""From a recipe's ``training`` part to transformers.TrainingArguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from selfjudge.errors import RecipeError
+
+# Set by the stages themselves.
+_OWN = {"output_dir", "seed", "data_seed", "remove_unused_columns", "push_to_hub", "resume_from_checkpoint"}
+_DEFAULTS: dict[str, Any] = {
+    "report_to": "none",
+    "logging_steps": 10,
+    "logging_first_step": True,
+    "save_steps": 500,
+    "save_total_limit": 1,
+    "optim": "adamw_torch",
+}
+
+
+def training_arguments(section: str, values: dict[str, Any], output_dir: Path, seed: int) -> TrainingArguments:
+    """Returns the arguments; the recipe's values win over our few defaults (no telemetry, one checkpoint kept).
+
+    Raises:
+        RecipeError: for a name TrainingArguments does not know (the nearest is suggested), one that the stage sets
+            itself, or a value it refuses.
+    """
+    known = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
+    values = _renamed(values, known)
+    for name in values:
+        if name in _OWN:
+            raise RecipeError(f"{section}.training.{name} is set by the run itself: remove it.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else "see transformers.TrainingArguments."
+            raise RecipeError(f"unknown key '{section}.training.{name}'; {hint}")
+    defaults = {**_DEFAULTS, "dataloader_pin_memory": torch.cuda.is_available()}
+    try:
+        return TrainingArguments(
+            output_dir=str(output_dir), seed=seed, remove_unused_columns=False, **{**defaults, **values}
+        )
+    except (ValueError, TypeError, RuntimeError) as e:
+        raise RecipeError(f"{section}.training: {' '.join(str(e).split())}") from e
+
+
+def _renamed(values: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """Takes both names of a setting that transformers 5 is renaming, whichever the installed version knows."""
+    old, new = "gradient_checkpointing", "activation_checkpointing"
+    there, gone = (new, old) if new in known else (old, new)
+    return {there + name.removeprefix(gone) if name.startswith(gone) else name: v for name, v in values.items()}

@@ -1,0 +1,144 @@
+"""The run folder: everything needed to repeat, resume or report a run.
+
+recipe.yaml        the resolved recipe
+run.json           stage, status, package versions, seeds, data fingerprints, outcome
+metrics.jsonl      one line per logging step
+dropped.jsonl      every row that was left out, and why
+rollouts.jsonl     a few judged pairs as text (self-training)
+checkpoints/       the Trainer's checkpoints
+model/, adapter/   the result
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from selfjudge.data.io import atomic_writer, read_jsonl
+from selfjudge.errors import RunError
+from selfjudge.recipes.load import dump_recipe
+from selfjudge.recipes.schema import Recipe
+
+Stage = Literal["jsft", "train", "demo"]
+_PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+
+
+class RunFolder:
+    """One stage's folder, opened for writing."""
+
+    def __init__(self, path: Path, stage: Stage, info: dict[str, Any]) -> None:
+        """Use :meth:`open`."""
+        self.path = path
+        self.stage = stage
+        self.info = info
+
+    @classmethod
+    def open(cls, path: str | Path, stage: Stage, recipe: Recipe, *, resume: bool = False) -> RunFolder:
+        """Makes a new run folder, or opens an unfinished one to go on with it.
+
+        Raises:
+            RunError: if the folder holds something and ``resume`` is False; or it holds no run of this stage and
+                recipe, or a finished one, and ``resume`` is True.
+        """
+        path = Path(path)
+        before = cls.check(path, stage, recipe, resume=resume)
+        if before is not None:
+            return cls(path, stage, before)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        run = cls(path, stage, {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()})
+        run.update(status="running", started=_now())
+        return run
+
+    @classmethod
+    def check(cls, path: str | Path, stage: Stage, recipe: Recipe, *, resume: bool) -> dict[str, Any] | None:
+        """Returns the run.json of a run to go on with, or None where a new run may begin. Writes nothing.
+
+        Raises:
+            RunError: as :meth:`open`.
+        """
+        path = Path(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return None
+        if not resume:
+            hint = "go on with it by --resume, or " if (path / "run.json").is_file() else ""
+            raise RunError(f"{path} is not empty: {hint}choose another --output-dir.")
+        try:
+            info: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            before = yaml.safe_load((path / "recipe.yaml").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError, yaml.YAMLError) as e:
+            raise RunError(f"{path} holds no run that could be resumed: choose another --output-dir.") from e
+        if info.get("stage") != stage:
+            raise RunError(f"{path} holds a {info.get('stage')} run, not a {stage} run: choose another --output-dir.")
+        if info.get("status") == "finished":
+            raise RunError(f"The run in {path} is finished: there is nothing to resume.")
+        changed = _differences(before, recipe.model_dump(mode="json"))
+        if changed:
+            raise RunError(
+                f"The run in {path} was started with other settings of {', '.join(changed)}: "
+                "resume with the same recipe and --set, or choose another --output-dir."
+            )
+        return info
+
+    @property
+    def model(self) -> Path:
+        """Where the finished model goes."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the Trainer's checkpoints go."""
+        return self.path / "checkpoints"
+
+    def last_checkpoint(self) -> Path | None:
+        """Returns the newest complete checkpoint, if any; metrics written after it are dropped from the log."""
+        found = [p for p in self.checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+        last = max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+        step = int(last.name.rpartition("-")[2]) if last else 0
+        for name in ("metrics.jsonl", "rollouts.jsonl"):
+            self._cut_after(self.path / name, step)
+        return last
+
+    def update(self, **info: Any) -> None:
+        """Adds to run.json."""
+        self.info |= info
+        with atomic_writer(self.path / "run.json", overwrite=True) as handle:
+            json.dump(self.info, handle, indent=2)
+            handle.write("\n")
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """Appends one line to a JSONL file of the run."""
+        with (self.path / name).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def finish(self, **outcome: Any) -> None:
+        """Marks the run as finished."""
+        self.update(status="finished", finished=_now(), **outcome)
+
+    def _cut_after(self, file: Path, step: int) -> None:
+        if not file.is_file():
+            return
+        rows = [row for _, row in read_jsonl(file) if row["step"] <= step]
+        with atomic_writer(file, overwrite=True) as handle:
+            handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _differences(before: Any, now: Any, at: str = "") -> list[str]:
+    """Returns the dotted keys in which two recipes differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted({*before, *now})
+        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{at}.{k}" if at else k)]
+    return [] if before == now else [at]
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,212 @@
+"""Self-training by on-policy judgment, on transformers.Trainer (SELF-JUDGE, arXiv 2402.11253)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+
+from selfjudge.core.losses import LossName, log_ratio, preference_loss
+from selfjudge.engines.responses import response_logprobs
+from selfjudge.training.pairs import Pair, collate_pairs
+from selfjudge.training.rollout import Rollout, RolloutCollector, RolloutPrompt, rollout_seed
+from selfjudge.training.stop import StepMeasure, StopRule
+
+
+class Indices(Dataset[int]):
+    """0..n-1: the Trainer shuffles and shards positions; the prompts themselves stay in the trainer."""
+
+    def __init__(self, n: int) -> None:
+        """Takes the number of prompts."""
+        self._n = n
+
+    def __len__(self) -> int:
+        """Returns the number of prompts."""
+        return self._n
+
+    def __getitem__(self, index: int) -> int:
+        """Returns the position itself."""
+        return index
+
+
+class SelfJudgeTrainer(Trainer):
+    """Optimises a preference loss on the policy's own samples, labelled by the frozen judge.
+
+    A batch of the Trainer is a batch of prompts. When an optimisation step begins, the prompts of that step (or of the
+    next ``rollout_steps`` steps) are sampled from the current policy and judged; the sampled ids are trained on as
+    they are. The loss of a step is the mean over its pairs, however they fall into micro-batches and processes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        prompts: Sequence[RolloutPrompt],
+        collector: RolloutCollector,
+        pad_id: int,
+        loss: LossName = "sigmoid",
+        beta: float = 0.1,
+        rollout_steps: int = 1,
+        stop: StopRule | None = None,
+        on_rollout: Callable[[int, Rollout], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes a policy whose collector samples from that same model.
+
+        Args:
+            model: the policy; with LoRA a PEFT model, whose base weights are reference and judge.
+            args: as for transformers.Trainer; batch sizes count prompts.
+            prompts: what the policy answers.
+            collector: samples, judges and computes reference log-probs.
+            pad_id: id that fills short rows.
+            loss: ``sigmoid`` (DPO), ``hinge`` or ``ipo``.
+            beta: strength of the pull towards the reference.
+            rollout_steps: optimisation steps taken on one rollout; 1 is strictly on-policy.
+            stop: ends training when its rule says so.
+            on_rollout: called with step and rollout, before the rollout is trained on.
+            kwargs: as for transformers.Trainer.
+        """
+        super().__init__(model, args, train_dataset=Indices(len(prompts)), data_collator=_collate_indices, **kwargs)
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by the pairs of the step itself.
+        self.stop_reason: str | None = None
+        self._prompts = prompts
+        self._collector = collector
+        self._loss_name: LossName = loss
+        self._beta = beta
+        self._rollout_steps = rollout_steps
+        self._stop = stop
+        self._on_rollout = on_rollout
+        self._pad_id = pad_id
+        self._step_kl: list[Tensor] = []
+        self._rollout_length, self._rollout_agreement = 0.0, 1.0
+        self.add_callback(_StopCallback(self))
+        self._buffer: deque[dict[str, Tensor]] = deque()
+        self._logged: dict[str, list[tuple[Tensor | float, float]]] = {}
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """Returns the step's micro-batches of pairs and the number of its pairs over all processes."""
+        if not self._buffer:
+            self._fill(epoch_iterator, num_batches * self._rollout_steps, device)
+        batches = [self._buffer.popleft() for _ in range(min(num_batches, len(self._buffer)))]
+        pairs = torch.tensor(sum(len(b["strength"]) for b in batches), device=device, dtype=torch.float32)
+        return batches, self.accelerator.gather(pairs).sum().clamp(min=1)
+
+    def compute_loss(
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Returns this micro-batch's share of the step's loss: sum over its pairs / pairs of the step."""
+        n = len(inputs["strength"])
+        if n == 0:
+            # All pairs of the micro-batch were identical or tied: no gradient, but a graph for backward.
+            return next(p for p in model.parameters() if p.requires_grad).sum() * 0.0
+        policy = response_logprobs(model, inputs)
+        lengths = inputs["response_mask"].sum(-1)
+        ratio = log_ratio(policy, inputs["reference"], lengths, loss=self._loss_name)
+        margin = ratio[:n] - ratio[n:]
+        losses = preference_loss(margin, inputs["strength"], loss=self._loss_name, beta=self._beta)
+        self._log_pairs(policy.detach(), inputs["reference"], lengths, margin.detach())
+        total = n if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
+        loss = losses.sum() / total
+        return (loss, {"margin": margin}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of what was measured since the last log."""
+        for name, values in self._logged.items():
+            weight = sum(w for _, w in values)
+            logs[name] = round(sum(float(v) * w for v, w in values) / weight, 6)
+        self._logged.clear()
+        super().log(logs, start_time)
+
+    def check_stop(self) -> bool:
+        """Tells the stop rule about the step that just ended; returns True, and keeps the reason, once it says stop."""
+        if self._stop is not None and self._step_kl:
+            kl = float(torch.stack(self._step_kl).mean())
+            self.stop_reason = self._stop.add(StepMeasure(kl, self._rollout_length, self._rollout_agreement))
+        self._step_kl.clear()
+        return self.stop_reason is not None
+
+    def _fill(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> None:
+        """Rolls out the next ``num_batches`` batches of prompts and cuts the pairs into as many micro-batches."""
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)[0]
+        indices = [i for batch in batches for i in batch["index"].tolist()]
+        seed = rollout_seed(self.args.seed, self.state.global_step, self.accelerator.process_index)
+        rollout = self._collector.collect([self._prompts[i] for i in indices], seed)
+        self._log_rollout(rollout)
+        if self._on_rollout:
+            self._on_rollout(self.state.global_step, rollout)
+        # Dealt out in turn, so that micro-batches differ by one pair at most where some pairs were skipped.
+        dealt = [rollout.pairs[i :: len(batches)] for i in range(len(batches))]
+        self._buffer.extend(_micro_batch(pairs, self._pad_id) for pairs in dealt)
+
+    def _log_rollout(self, rollout: Rollout) -> None:
+        stats = rollout.stats
+        for name in (
+            "identical_rate",
+            "unjudgeable_rate",
+            "tie_rate",
+            "disagreement_rate",
+            "label_mass",
+            "strength",
+            "truncated_rate",
+        ):
+            self._note(f"rollout/{name}", getattr(stats, name), stats.prompts)
+        self._note("rollout/length", stats.response_length, stats.prompts)
+        self._note("rollout/samples_per_second", 2 * stats.prompts / stats.seconds, stats.prompts)
+        self._rollout_length, self._rollout_agreement = stats.response_length, 1 - stats.disagreement_rate
+
+    def _log_pairs(self, policy: Tensor, reference: Tensor, lengths: Tensor, margin: Tensor) -> None:
+        n = len(margin)
+        ratio = policy - reference
+        # Samples are the policy's own, so the mean log-ratio is an unbiased estimate of KL(π || π_ref) per response
+        # (up to the skipped pairs).
+        measures = {
+            "kl": ratio.mean(),
+            "rewards/chosen": self._beta * ratio[:n].mean(),
+            "rewards/rejected": self._beta * ratio[n:].mean(),
+            "rewards/margins": self._beta * margin.mean(),
+            "rewards/accuracies": (margin > 0).float().mean(),
+            "logps/chosen": policy[:n].mean(),
+            "logps/rejected": policy[n:].mean(),
+            "length/chosen": lengths[:n].float().mean(),
+            "length/rejected": lengths[n:].float().mean(),
+        }
+        for name, value in measures.items():
+            self._note(name, value, n)
+        self._step_kl.append(measures["kl"])
+
+    def _note(self, name: str, value: Tensor | float, weight: float) -> None:
+        if not isinstance(value, float) or value == value:  # NaN: nothing was measured
+            self._logged.setdefault(name, []).append((value, weight))
+
+
+def _collate_indices(indices: list[int]) -> dict[str, Tensor]:
+    return {"index": torch.tensor(indices)}
+
+
+class _StopCallback(TrainerCallback):
+    """Ends training when the trainer's stop rule says so."""
+
+    def __init__(self, trainer: SelfJudgeTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks after each optimisation step."""
+        if self._trainer.check_stop():
+            control.should_training_stop = True
+
+
+def _micro_batch(pairs: list[Pair], pad_id: int) -> dict[str, Tensor]:
+    """Returns the pairs as tensors; without pairs, just an empty ``strength``."""
+    return collate_pairs(pairs, pad_id) if pairs else {"strength": torch.zeros(0)}

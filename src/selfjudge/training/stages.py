@@ -1,0 +1,279 @@
+"""The two training stages, each from a recipe to a finished run folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
+
+from selfjudge.data.collate import JsftCollator
+from selfjudge.data.load import PreparedData, prepare_data
+from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows
+from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.load import DtypeName, LoadedModel, load_model, save_model
+from selfjudge.errors import DataError, RunError
+from selfjudge.judge import Judge
+from selfjudge.recipes.schema import LoraSection, Recipe
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder
+from selfjudge.templates.template import context_text, load_templates
+from selfjudge.training.arguments import training_arguments
+from selfjudge.training.jsft_trainer import JsftTrainer
+from selfjudge.training.rollout import Rollout, RolloutCollector, RolloutPrompt
+from selfjudge.training.run_folder import RunFolder
+from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
+from selfjudge.training.stop import StopRule
+
+_SHOWN_PAIRS = 2
+
+
+def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
+    """Trains π_ref: policy and judge in one model. The result is in ``model/``; a LoRA adapter is merged into it.
+
+    Raises:
+        SelfJudgeError: for bad settings, data, models or folders; nothing is written in that case.
+    """
+    RunFolder.check(output_dir, "jsft", recipe, resume=resume)
+    jsft = recipe.jsft
+    args = training_arguments("jsft", jsft.training, Path(output_dir) / "checkpoints", recipe.seed)
+    set_seed(recipe.seed)
+    loaded = _load_start(recipe, recipe.model.path, jsft.lora)
+    encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
+    data = prepare_data(recipe.data, recipe.seed)
+    rows, dropped = jsft_rows(recipe, data, loaded.chat, encoder)
+    run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
+    _record_data(run, data, dropped, rows={kind: sum(r.kind == kind for r in rows) for kind in ("policy", "judgment")})
+    model = _with_lora(loaded.model, jsft.lora, seed=recipe.seed)
+    trainer = JsftTrainer(
+        model,
+        args,
+        train_dataset=[{"row": row, "input_ids": row.ids} for row in rows],
+        data_collator=JsftCollator(_pad_id(loaded.chat), jsft.judgment_weight),
+        processing_class=loaded.chat.tokenizer,
+        callbacks=[_MetricsFile(run)],
+    )
+    _train(trainer, run)
+    if isinstance(model, PeftModel):
+        # Merged, so that with the next adapter switched off the model is π_ref and not the raw base.
+        model = model.merge_and_unload()
+    save_model(model, loaded.chat.tokenizer, run.model)
+    run.finish(steps=trainer.state.global_step)
+    return run
+
+
+def run_self_training(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
+    """Trains the policy on its own judged samples, from the JSFT model. ``model/`` has the result (merged);
+    with LoRA ``adapter/`` has the adapter alone, for use on top of the JSFT model.
+
+    Raises:
+        SelfJudgeError: as :func:`run_jsft`.
+    """
+    RunFolder.check(output_dir, "train", recipe, resume=resume)
+    section = recipe.self_training
+    args = training_arguments("self_training", section.training, Path(output_dir) / "checkpoints", recipe.seed)
+    set_seed(recipe.seed)
+    start = section.start or _default_start(recipe)
+    loaded = _load_start(recipe, start, section.lora)
+    data = prepare_data(recipe.data, recipe.seed)
+    prompts, dropped = rollout_prompts(recipe, data, loaded)
+    run = RunFolder.open(output_dir, "train", recipe, resume=resume)
+    _record_data(run, data, dropped, start=str(start), prompts=len(prompts))
+    trainer = self_judge_trainer(recipe, loaded, args, prompts, run)
+    _train(trainer, run)
+    model = trainer.model
+    if isinstance(model, PeftModel):
+        model.save_pretrained(run.path / "adapter")
+        model = model.merge_and_unload()
+    save_model(model, loaded.chat.tokenizer, run.model)
+    run.finish(steps=trainer.state.global_step, stopped=trainer.stop_reason)
+    return run
+
+
+def jsft_rows(
+    recipe: Recipe, data: PreparedData, chat: ChatEncoder, encoder: JudgmentEncoder
+) -> tuple[list[Row], list[DroppedRow]]:
+    """Returns the rows that the recipe's ``jsft.rows`` asks for, and what was left out.
+
+    Raises:
+        DataError: if no row is left.
+    """
+    rows: list[Row] = []
+    dropped: list[DroppedRow] = []
+    if recipe.jsft.rows != "judgment":
+        built = build_policy_rows(data.policy, chat, recipe.data.max_length)
+        rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
+    if recipe.jsft.rows != "policy":
+        built = build_judgment_rows(
+            data.judgment, encoder, recipe.data.max_length, rationale=recipe.templates.rationale
+        )
+        rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
+    if not rows:
+        reasons = ", ".join(sorted({d.reason for d in dropped})) or "the sources gave no records for them"
+        raise DataError(f"No JSFT row is left ({reasons}): raise data.max_length or check data.sources.")
+    return rows, dropped
+
+
+def rollout_prompts(
+    recipe: Recipe, data: PreparedData, loaded: LoadedModel
+) -> tuple[list[RolloutPrompt], list[DroppedRow]]:
+    """Returns the prompts whose answers fit the recipe's length and the model's context, and those that do not.
+
+    Raises:
+        DataError: if no prompt is left.
+    """
+    context = int(getattr(loaded.model.config, "max_position_embeddings", None) or recipe.data.max_length)
+    limit = min(recipe.data.max_length, context) - recipe.self_training.rollout.max_new_tokens
+    encoded = [
+        RolloutPrompt(f"prompt-{i}", prompt, tuple(loaded.chat.prompt_ids(prompt)))
+        for i, prompt in enumerate(data.prompts)
+    ]
+    fitting = [p for p in encoded if len(p.ids) <= limit]
+    if not fitting:
+        raise DataError(
+            f"No prompt for self-training is left: {len(encoded)} were read, a prompt may have {limit} tokens "
+            "(data.max_length or the model's context, less self_training.rollout.max_new_tokens)."
+        )
+    reason = f"prompt longer than {limit} tokens"
+    return fitting, [DroppedRow("policy", p.id, reason) for p in encoded if len(p.ids) > limit]
+
+
+def self_judge_trainer(
+    recipe: Recipe,
+    loaded: LoadedModel,
+    args: Any,
+    prompts: list[RolloutPrompt],
+    run: RunFolder,
+    callbacks: list[TrainerCallback] | None = None,
+) -> SelfJudgeTrainer:
+    """Returns the trainer with policy, frozen judge and reference put together as the recipe says.
+
+    With LoRA all three share one set of weights; without, a frozen copy of the start is reference and judge.
+    """
+    section, chat = recipe.self_training, loaded.chat
+    batching = {"token_budget": recipe.judge.token_budget, "batch_size": recipe.judge.batch_size}
+    if section.lora is None:
+        frozen = copy.deepcopy(loaded.model).requires_grad_(False)
+        model = loaded.model
+        reference = TransformersEngine(frozen, chat, **batching)
+    else:
+        model = _with_lora(loaded.model, section.lora, seed=recipe.seed)
+        reference = TransformersEngine(model, chat, adapter=False, **batching)
+    rollout = section.rollout
+    collector = RolloutCollector(
+        policy=TransformersEngine(model, chat, **batching),
+        judge=Judge(reference, JudgmentEncoder(load_templates(recipe.templates.set), chat)),
+        reference=reference,
+        params=SamplingParams(
+            n=2, temperature=rollout.temperature, top_p=rollout.top_p, max_new_tokens=rollout.max_new_tokens
+        ),
+        labels=section.labels,
+    )
+    return SelfJudgeTrainer(
+        model,
+        args,
+        prompts=prompts,
+        collector=collector,
+        pad_id=_pad_id(chat),
+        loss=section.loss,
+        beta=section.beta,
+        rollout_steps=rollout.steps,
+        stop=StopRule(section.stop),
+        on_rollout=_rollout_writer(run, max(1, int(args.logging_steps))),
+        processing_class=chat.tokenizer,
+        callbacks=[_MetricsFile(run), *(callbacks or [])],
+    )
+
+
+class _MetricsFile(TrainerCallback):
+    """Appends every log line to the run's metrics.jsonl."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Writes one line."""
+        if state.is_world_process_zero and logs:
+            self._run.append("metrics.jsonl", {"step": state.global_step, **logs})
+
+
+def _train(trainer: Trainer, run: RunFolder) -> None:
+    checkpoint = run.last_checkpoint()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _load_start(recipe: Recipe, path: str, lora: LoraSection | None) -> LoadedModel:
+    # All-weights training in bfloat16 would lose small updates; a frozen base under an adapter does not.
+    dtype: DtypeName = "float32" if recipe.model.dtype == "auto" and lora is None else recipe.model.dtype
+    return load_model(
+        path,
+        dtype=dtype,
+        chat_template=recipe.model.chat_template,
+        attn_implementation=recipe.model.attn_implementation,
+        seed=recipe.seed,
+    )
+
+
+def _default_start(recipe: Recipe) -> str:
+    start = default_output_dir(recipe, "jsft")
+    if not (start / "model").is_dir():
+        raise RunError(
+            f"There is no JSFT model at {start}: run `selfjudge jsft` with this recipe first, or name one by "
+            "--set self_training.start=FOLDER."
+        )
+    return str(start)
+
+
+def default_output_dir(recipe: Recipe, stage: str) -> Path:
+    """Returns where a stage of a recipe goes unless told otherwise: runs/NAME/STAGE."""
+    return Path("runs") / recipe.name / stage
+
+
+def _with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) -> PreTrainedModel | PeftModel:
+    if lora is None:
+        return model
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def _pad_id(chat: ChatEncoder) -> int:
+    return int(chat.tokenizer.pad_token_id)
+
+
+def _record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:
+    (run.path / "dropped.jsonl").unlink(missing_ok=True)
+    for source, item in data.dropped:
+        run.append("dropped.jsonl", {"source": source, **asdict(item)})
+    for row in dropped:
+        run.append("dropped.jsonl", asdict(row))
+    run.update(data=data.fingerprints, dropped=len(data.dropped) + len(dropped), **info)
+
+
+def _rollout_writer(run: RunFolder, every: int) -> Callable[[int, Rollout], None]:
+    """Writes a few judged pairs as text, so that a user can read what the numbers are made of."""
+
+    def write(step: int, rollout: Rollout) -> None:
+        if step % every:
+            return
+        for judged in rollout.judged[:_SHOWN_PAIRS]:
+            verdict = judged.verdict
+            row = {"step": step, "prompt": context_text(judged.prompt.prompt)}
+            row |= {"response_a": judged.samples[0].text, "response_b": judged.samples[1].text}
+            summary = verdict.model_dump(include={"preferred", "strength", "agree"}) if verdict else None
+            run.append("rollouts.jsonl", {**row, "verdict": summary})
+
+    return write

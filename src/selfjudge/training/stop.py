@@ -1,0 +1,55 @@
+"""When to stop self-training: rules that see what a run sees, and no true preference.
+
+A frozen judge stays content while the policy learns to exploit its errors. What gives that away without a truth is a
+growing distance to the reference, answers that grow, and orders that stop agreeing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from selfjudge.recipes.schema import StopSection
+
+
+@dataclass(frozen=True)
+class StepMeasure:
+    """What one optimisation step saw: KL in nats per response, response length in tokens, share of agreeing orders."""
+
+    kl: float
+    length: float
+    agreement: float
+
+
+@dataclass
+class StopRule:
+    """Watches the steps of a run; :meth:`add` returns the reason to stop, once there is one."""
+
+    limits: StopSection
+    start_length: float | None = None
+    _recent: deque[StepMeasure] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Starts with an empty window."""
+        self._recent = deque(maxlen=self.limits.window)
+
+    def add(self, measure: StepMeasure) -> str | None:
+        """Adds a step and returns why to stop now, or None. Nothing is judged before the window is full."""
+        self._recent.append(measure)
+        if len(self._recent) < self.limits.window:
+            return None
+        kl, length, agreement = (
+            fmean(getattr(m, name) for m in self._recent) for name in ("kl", "length", "agreement")
+        )
+        if self.start_length is None:
+            self.start_length = length
+        limits = self.limits
+        if limits.max_kl is not None and kl > limits.max_kl:
+            return f"KL to the reference {kl:.2f} is over the budget of {limits.max_kl} nats per response"
+        if limits.max_length_ratio is not None and length > limits.max_length_ratio * self.start_length:
+            grown = f"from {self.start_length:.1f} to {length:.1f} tokens"
+            return f"responses grew {grown}, over {limits.max_length_ratio} times"
+        if limits.min_agreement is not None and agreement < limits.min_agreement:
+            return f"the two orders agree on {agreement:.0%} of pairs, under {limits.min_agreement:.0%}"
+        return None

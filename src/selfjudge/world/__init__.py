@@ -1,0 +1,1 @@
+"""The small world: a task whose true preference is known in closed form."""

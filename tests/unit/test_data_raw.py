@@ -1,0 +1,151 @@
+"""Every file type gives the same rows; what cannot be read says where and why."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfjudge.data.raw import position_word, read_rows, source_name
+from selfjudge.errors import DataError
+
+ROWS = [
+    {"prompt": [{"role": "user", "content": f"q{i}"}], "chosen": f"good {i}", "rejected": "bad", "score": None}
+    for i in range(3)
+]
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    """Writes the rows in the file type that the name asks for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.name.endswith(".jsonl"):
+        path.write_text(lines)
+    elif path.name.endswith(".gz"):
+        path.write_bytes(gzip.compress(lines.encode()))
+    elif path.name.endswith(".json"):
+        path.write_text(json.dumps(rows, indent=1))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"])
+def test_every_file_type_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, ROWS)
+    assert list(read_rows(path)) == [(1, ROWS[0]), (2, ROWS[1]), (3, ROWS[2])]
+    assert list(read_rows(path, limit=2)) == [(1, ROWS[0]), (2, ROWS[1])]
+    assert source_name(path) == "a"
+
+
+def test_a_limit_stops_before_later_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\nbroken\n')
+    assert list(read_rows(path, limit=1)) == [(1, {"a": 1})]
+    with pytest.raises(DataError, match="line 2"):
+        list(read_rows(path))
+
+
+def test_a_json_object_with_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"version": 1, "data": [{"a": 1}]}))
+    assert list(read_rows(path)) == [(1, {"a": 1})]
+    path.write_text(json.dumps({"train": [{"a": 1}], "test": [{"a": 2}]}))
+    assert list(read_rows(path)) == [(1, {"a": 1})]
+    assert list(read_rows(path, split="test")) == [(1, {"a": 2})]
+    with pytest.raises(DataError, match="keys train, test"):
+        list(read_rows(path, split="dev"))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('[{"a": 1}, 5]', "item 2: expected a JSON object, found a number"),
+        ('[{"a": 1},\n oops]', "line 2: not valid JSON"),
+        ('{"a": 1}\n{"a": 2}', "rename the file to .jsonl"),
+        ("[" + "9" * 5000 + "]", "too long a number"),
+        ("[" * 100_000, "too deep a nesting"),
+        ("5", "expected a list of rows, found a number"),
+    ],
+)
+def test_bad_json(tmp_path: Path, content: str, what: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError) as caught:
+        list(read_rows(tmp_path / "a.json"))
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no.jsonl", "no.jsonl.gz", "no.json", "no.parquet", "no", "some/where/no"])
+def test_a_missing_file_says_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        list(read_rows(tmp_path / name))
+
+
+def test_foreign_and_damaged_files(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match=r"not supported; use one of \.jsonl"):
+        list(read_rows(tmp_path / "a.csv"))
+    (tmp_path / "a.parquet").write_text("nonsense")
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_positions_are_named_after_the_file_type() -> None:
+    assert [position_word(f"a.{end}") for end in ("jsonl", "jsonl.gz", "json", "parquet")] == [
+        "line",
+        "line",
+        "item",
+        "row",
+    ]
+    assert position_word("org/name") == "row"
+    assert source_name("org/name") == "org/name"
+
+
+def test_a_local_dataset_folder_goes_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    write(tmp_path / "set" / "helpful-base" / "train.jsonl.gz", [{"chosen": "a", "rejected": "b"}])
+    write(tmp_path / "set" / "helpful-base" / "test.jsonl.gz", [{"chosen": "c", "rejected": "d"}])
+    write(tmp_path / "set" / "harmless-base" / "train.jsonl.gz", [{"chosen": "e", "rejected": "f"}])
+    assert list(read_rows(tmp_path / "set", "helpful-base")) == [(1, {"chosen": "a", "rejected": "b"})]
+    assert list(read_rows(tmp_path / "set", "helpful-base", "test")) == [(1, {"chosen": "c", "rejected": "d"})]
+    with pytest.raises(DataError, match="split nowhere"):
+        list(read_rows(tmp_path / "set", "helpful-base", "nowhere"))
+
+
+@pytest.mark.parametrize(("subset", "expected"), [("cfg", {"name": "cfg"}), ("dir", {"data_dir": "dir"}), (None, {})])
+def test_a_hub_subset_is_a_config_or_a_folder(
+    monkeypatch: pytest.MonkeyPatch, subset: str | None, expected: dict[str, str]
+) -> None:
+    import datasets
+
+    asked: dict[str, Any] = {}
+
+    def load_dataset(path: str, **options: Any) -> list[dict[str, str]]:
+        asked.update(options, path=path)
+        return [{"a": "x"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: ["cfg"])
+    assert list(read_rows("org/name", subset, "test")) == [(1, {"a": "x"})]
+    assert asked == {"path": "org/name", "split": "test", **expected}
+
+
+def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load_dataset(path: str, **options: Any) -> None:
+        raise ConnectionError("Couldn't reach 'org/name' on the Hub.\nmore\nlines")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(DataError) as caught:
+        list(read_rows("org/name"))
+    assert "\n" not in str(caught.value)
+    assert "Couldn't reach 'org/name'" in str(caught.value)
+    assert "local file" in str(caught.value)
