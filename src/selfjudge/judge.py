@@ -41,7 +41,7 @@ class Judge:
         """
         questions = [question for comparison in comparisons for question in self._questions(comparison)]
         for question in questions:
-            if not self._fits(question):
+            if len(question.prompt.token_ids) >= self.engine.max_length:
                 raise DataError(
                     f"Row {question.comparison.id!r}: its judgment prompt has {len(question.prompt.token_ids)} tokens, "
                     f"the model takes {self.engine.max_length}: shorten or remove the row."
@@ -50,10 +50,11 @@ class Judge:
 
     def fits(self, comparison: Comparison) -> bool:
         """Returns whether every judgment prompt of the pair fits the model's context."""
-        return all(map(self._fits, self._questions(comparison)))
+        return self.longest_prompt(comparison) < self.engine.max_length
 
-    def _fits(self, question: Question) -> bool:
-        return len(question.prompt.token_ids) < self.engine.max_length
+    def longest_prompt(self, comparison: Comparison) -> int:
+        """Returns the tokens of the pair's longest judgment prompt."""
+        return max(len(question.prompt.token_ids) for question in self._questions(comparison))
 
     def judge(self, comparisons: Sequence[Comparison], progress: Progress | None = None) -> list[Verdict]:
         """Returns one verdict per comparison, in their order.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -16,16 +17,22 @@ from transformers.utils import logging as transformers_logging
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.template import TemplateSet
 
+_TEMPLATES = "judgment_templates"
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal LM on its device, in eval mode, with its tokenizer's chat encoder."""
+    """A causal LM on its device, in eval mode, with its tokenizer's chat encoder.
 
-    model: PreTrainedModel
+    ``templates``: the judgment templates it was trained with (kept in its folder), else ``general``.
+    """
+
+    model: PreTrainedModel | PeftModel
     chat: ChatEncoder
+    templates: str = "general"
 
 
 def load_model(
@@ -53,22 +60,36 @@ def load_model(
         ModelError: if it is not there, cannot be read, or its tokenizer cannot express a chat.
     """
     device = torch.device(device or default_device())
+    chat = load_tokenizer(path, chat_template)
     if str(path) == BUILTIN_WORLD:
-        from selfjudge.world.model import build_model, build_tokenizer
+        from selfjudge.world.model import build_model
 
-        tokenizer: PreTrainedTokenizerBase = build_tokenizer()
-        model: PreTrainedModel = build_model(tokenizer, seed)
+        model: PreTrainedModel | PeftModel = build_model(chat.tokenizer, seed)
+        templates = "world"
     else:
         folder = resolve_model(path)
-        model, tokenizer = _from_pretrained(folder, _torch_dtype(dtype, device), attn_implementation)
+        extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+        model = _pretrained(AutoModelForCausalLM, folder, dtype=_torch_dtype(dtype, device), **extra)
+        templates = _own_templates(Path(folder)) or "general"
+    if adapter is not None:
+        model = _with_adapter(model, Path(adapter))
+    return LoadedModel(model.to(device).eval(), chat, templates)
+
+
+def load_tokenizer(path: str | Path, chat_template: str | None = None) -> ChatEncoder:
+    """Loads the tokenizer of a model alone. Arguments and errors as :func:`load_model`."""
+    if str(path) == BUILTIN_WORLD:
+        from selfjudge.world.model import build_tokenizer
+
+        tokenizer: PreTrainedTokenizerBase = build_tokenizer()
+    else:
+        tokenizer = _pretrained(AutoTokenizer, resolve_model(path))
     if chat_template:
         tokenizer.chat_template = chat_template_text(chat_template)
     chat = ChatEncoder(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if adapter is not None:
-        model = _with_adapter(model, Path(adapter))
-    return LoadedModel(model.to(device).eval(), chat)
+    return chat
 
 
 def default_device() -> str:
@@ -97,25 +118,29 @@ def resolve_model(path: str | Path) -> str:
     return str(path)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes model and tokenizer as safetensors, whole or not at all."""
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, templates: TemplateSet | None = None
+) -> None:
+    """Writes model (safetensors), tokenizer and the judgment templates it knows, whole or not at all."""
     temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
+    if templates is not None:
+        shutil.copytree(templates.folder, temporary / _TEMPLATES / templates.name)
     temporary.rename(folder)
 
 
-def _from_pretrained(
-    path: str, dtype: torch.dtype, attn_implementation: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+def _own_templates(folder: Path) -> str | None:
+    return next((str(p) for p in (folder / _TEMPLATES).glob("*") if p.is_dir()), None)
+
+
+def _pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra)
+        return auto_class.from_pretrained(path, **kwargs)
     except (OSError, ValueError, ImportError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The model {path!r} could not be loaded: {reason}") from e
-    return model, tokenizer
 
 
 def _torch_dtype(name: DtypeName, device: torch.device) -> torch.dtype:

@@ -17,7 +17,8 @@ def collate_responses(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_i
     All responses then start at the same column, so logits are needed for the last columns only.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``position_ids`` [rows, prompt + response], ``response_mask`` [rows, response].
+        ``input_ids``, ``attention_mask``, ``position_ids``: [rows, prompt + response]; ``response_mask``:
+        [rows, response].
     """
     left = max(len(prompt) for prompt, _ in rows)
     right = max(len(response) for _, response in rows)

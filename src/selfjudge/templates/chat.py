@@ -68,7 +68,7 @@ class ChatEncoder:
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of plain text: nothing added, nothing in it read as a special token."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return list(ids)
 
     def dialogue(self, messages: Sequence[Message]) -> TokenizedDialogue:
@@ -108,7 +108,7 @@ class ChatEncoder:
         content, *tail = self._special.split(text, maxsplit=1)
         response = self._ids(content if tail else content.rstrip(), masked)
         if not tail:
-            return (response + [self._eos] if last else response), []
+            return ([*response, self._eos] if last else response), []
         return [*response, self._specials[tail[0]]], ([] if last else self._ids(tail[1], masked))
 
     @property
@@ -143,12 +143,13 @@ class ChatEncoder:
         return [Message(role=first.role, content=f"{system.content}\n\n{first.content}"), *rest]
 
     def _accepts_system(self) -> bool:
-        probe = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+        text = "What the system says."
+        probe = [{"role": "system", "content": text}, {"role": "user", "content": "u"}]
         try:
-            self.tokenizer.apply_chat_template(probe, tokenize=False)
+            # Some templates refuse a system text, others leave it out.
+            return text in str(self.tokenizer.apply_chat_template(probe, tokenize=False))
         except Exception:  # Chat templates raise whatever they like; Jinja's TemplateError among others.
             return False
-        return True
 
     def _stop_ids(self) -> tuple[int, ...]:
         """Returns the ids that end an assistant turn: end of sequence, and the turn's own end where it differs."""

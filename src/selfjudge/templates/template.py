@@ -21,8 +21,8 @@ SETS = Path(__file__).parent / "sets"
 _SECTION = re.compile(r"^\[(\w+)\]\s*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[^\W_]+")
-_LINE_START = "(?:^|(?<=[\r\v\f\x85\u2028\u2029]))"
-_MARKUP = r"(?:[^\w\n]|_)*"
+_LINE_ENDS = "\n\r\v\f\x85\u2028\u2029"
+_MARKUP = rf"(?:[^\w{_LINE_ENDS}]|_)*"
 _MAX_HEADING_WORDS = 6
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "system": (),
@@ -67,6 +67,7 @@ class TemplateSet:
     """A named set of templates, one per principle, in alphabetical order of the principles."""
 
     name: str
+    folder: Path
     templates: tuple[JudgmentTemplate, ...]
 
     def principle(self, name: str) -> JudgmentTemplate | None:
@@ -89,7 +90,7 @@ def load_templates(name_or_path: str | Path) -> TemplateSet:
             f"There is no template set {str(name_or_path)!r}: use one of {', '.join(shipped_sets())}, "
             "or the path of a folder that holds one .txt file per principle."
         )
-    return TemplateSet(name=folder.name, templates=tuple(parse_template(f) for f in files))
+    return TemplateSet(name=folder.name, folder=folder, templates=tuple(parse_template(f) for f in files))
 
 
 def shipped_sets() -> list[str]:
@@ -169,7 +170,8 @@ def heading_pattern(headings: Collection[tuple[str, ...]]) -> re.Pattern[str] | 
         return None
     alternatives = "|".join(_MARKUP.join(map(re.escape, words)) for words in sorted(headings))
     return re.compile(
-        rf"{_LINE_START}{_MARKUP}(?:{alternatives})(?=[^\S\n]*(?:$|[^\w\s]|_))", re.MULTILINE | re.IGNORECASE
+        rf"(?:^|(?<=[{_LINE_ENDS}])){_MARKUP}(?:{alternatives})(?=[^\S{_LINE_ENDS}]*(?:$|[{_LINE_ENDS}]|[^\w\s]|_))",
+        re.IGNORECASE,
     )
 
 

@@ -100,8 +100,9 @@ class RunFolder:
         found = [p for p in self.checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
         last = max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
         step = int(last.name.rpartition("-")[2]) if last else 0
-        for name in ("metrics.jsonl", "rollouts.jsonl"):
-            self._cut_after(self.path / name, step)
+        # A rollout is written before the step it is for, so that of the checkpoint's own step will be made again.
+        for name, last_step in (("metrics.jsonl", step), ("rollouts.jsonl", step - 1)):
+            self._cut_after(self.path / name, last_step)
         return last
 
     def update(self, **info: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import context_text, load_templates
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.jsft_trainer import JsftTrainer
+from selfjudge.training.progress import use_progress_bar
 from selfjudge.training.rollout import Rollout, RolloutCollector, RolloutPrompt
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
@@ -63,14 +64,16 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
     if isinstance(model, PeftModel):
         # Merged, so that with the next adapter switched off the model is π_ref and not the raw base.
         model = model.merge_and_unload()
-    save_model(model, loaded.chat.tokenizer, run.model)
+    save_model(model, loaded.chat.tokenizer, run.model, encoder.templates)
     run.finish(steps=trainer.state.global_step)
     return run
 
 
-def run_self_training(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
+def run_self_training(
+    recipe: Recipe, output_dir: str | Path, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> RunFolder:
     """Trains the policy on its own judged samples, from the JSFT model. ``model/`` has the result (merged);
-    with LoRA ``adapter/`` has the adapter alone, for use on top of the JSFT model.
+    with LoRA ``adapter/`` has the adapter alone, for use on top of the JSFT model. ``callbacks`` go to the Trainer.
 
     Raises:
         SelfJudgeError: as :func:`run_jsft`.
@@ -85,13 +88,13 @@ def run_self_training(recipe: Recipe, output_dir: str | Path, *, resume: bool = 
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     run = RunFolder.open(output_dir, "train", recipe, resume=resume)
     _record_data(run, data, dropped, start=str(start), prompts=len(prompts))
-    trainer = self_judge_trainer(recipe, loaded, args, prompts, run)
+    trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks)
     _train(trainer, run)
     model = trainer.model
     if isinstance(model, PeftModel):
         model.save_pretrained(run.path / "adapter")
         model = model.merge_and_unload()
-    save_model(model, loaded.chat.tokenizer, run.model)
+    save_model(model, loaded.chat.tokenizer, run.model, load_templates(recipe.templates.set))
     run.finish(steps=trainer.state.global_step, stopped=trainer.stop_reason)
     return run
 
@@ -150,7 +153,7 @@ def self_judge_trainer(
     args: Any,
     prompts: list[RolloutPrompt],
     run: RunFolder,
-    callbacks: list[TrainerCallback] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> SelfJudgeTrainer:
     """Returns the trainer with policy, frozen judge and reference put together as the recipe says.
 
@@ -187,7 +190,7 @@ def self_judge_trainer(
         stop=StopRule(section.stop),
         on_rollout=_rollout_writer(run, max(1, int(args.logging_steps))),
         processing_class=chat.tokenizer,
-        callbacks=[_MetricsFile(run), *(callbacks or [])],
+        callbacks=[_MetricsFile(run), *callbacks],
     )
 
 
@@ -204,6 +207,7 @@ class _MetricsFile(TrainerCallback):
 
 
 def _train(trainer: Trainer, run: RunFolder) -> None:
+    use_progress_bar(trainer)
     checkpoint = run.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 

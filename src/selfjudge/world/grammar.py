@@ -37,13 +37,13 @@ TOPICS: dict[str, tuple[str, ...]] = {
 COUNTS: dict[str, int] = {"two": 2, "three": 3, "four": 4, "five": 5}
 PHRASINGS: tuple[tuple[str, str, str, str], ...] = (
     # before the count, before the topic, before the first required word, at the end
-    ("Name ", " things of the ", ", with ", "."),
-    ("Tell me ", " things about the ", ": include ", "."),
-    ("List ", " words for the ", " and mention ", "."),
-    ("Give me ", " things from the ", ", such as ", "."),
+    ("Name", " things of the", ", with", "."),
+    ("Tell me", " things about the", ": include", "."),
+    ("List", " words for the", " and mention", "."),
+    ("Give me", " things from the", ", such as", "."),
 )
 AND = " and "
-SEPARATOR = ", "
+SEPARATOR = " "
 
 FRESH_SHARE = 0.15
 """Share of all asks (topic, count, set of required words) that is held back as ``fresh``."""
@@ -62,7 +62,7 @@ def render(ask: Ask, phrasing: int = 0) -> str:
     """The prompt text of ``ask`` in one of the :data:`PHRASINGS`."""
     name = next(word for word, value in COUNTS.items() if value == ask.count)
     before_count, before_topic, before_required, end = PHRASINGS[phrasing]
-    return f"{before_count}{name}{before_topic}{ask.topic}{before_required}{AND.join(ask.required)}{end}"
+    return f"{before_count} {name}{before_topic} {ask.topic}{before_required} {AND.join(ask.required)}{end}"
 
 
 def parse(prompt: str) -> Ask:
@@ -82,7 +82,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     required = f"{word}(?:{AND}{word})?"
     return tuple(
         re.compile(
-            f"{re.escape(a)}(?P<count>{count}){re.escape(b)}(?P<topic>{topic}){re.escape(c)}"
+            f"{re.escape(a)} (?P<count>{count}){re.escape(b)} (?P<topic>{topic}){re.escape(c)} "
             f"(?P<required>{required}){re.escape(end)}"
         )
         for a, b, c, end in PHRASINGS

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selfjudge.world.grammar import AND, COUNTS, PHRASINGS, SEPARATOR, TOPICS
+from selfjudge.world.grammar import AND, COUNTS, PHRASINGS, TOPICS
 
 CONTEXT_LENGTH = 256
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-TEMPLATE_PHRASES = ("\nA: ", "\nB: ", "\nBetter: A or B?", "user\n", "assistant\n", "system\n")
+TEMPLATE_PHRASES = ("\nA:", "\nB:", "\nBetter: A or B?", "user\n", "assistant\n", "system\n")
 """Phrases of the chat template and of the template set ``world`` that are worth a token of their own."""
 
 
@@ -30,12 +30,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     phrases = _phrases()
     words = [*COUNTS, *TOPICS, *(word for words in TOPICS.values() for word in words)]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    whole = [_to_byte_level(text, byte_level) for text in [*phrases, " A", " B", *words]]
+    whole = [_to_byte_level(text, byte_level) for text in [*phrases, " A", " B", *words, *(f" {w}" for w in words)]]
     tokens = dict.fromkeys([*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *whole])
     # With ignore_merges a piece that is in the vocabulary is one token, and without merges any other is spelt in bytes.
     core = Tokenizer(BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[], ignore_merges=True))
     # Longest phrase first: the alternatives of a regex are tried in order.
-    pieces = [*(_escape(phrase) for phrase in phrases), r" [AB](?!\p{L})", r"\p{L}+", r"\p{N}", r"[^\p{L}\p{N}]"]
+    pieces = [*(_escape(phrase) for phrase in phrases), r" ?\p{L}+", r"\p{N}", r"[^\p{L}\p{N}]"]
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("|".join(pieces)), behavior="isolated"), byte_level]
     )
@@ -56,7 +56,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def _phrases() -> list[str]:
     grammar = [part for phrasing in PHRASINGS for part in phrasing if len(part) > 1]
-    return sorted({*grammar, AND, SEPARATOR, *TEMPLATE_PHRASES}, key=lambda phrase: (-len(phrase), phrase))
+    return sorted({*grammar, AND.rstrip(), *TEMPLATE_PHRASES}, key=lambda phrase: (-len(phrase), phrase))
 
 
 def _to_byte_level(text: str, byte_level: pre_tokenizers.ByteLevel) -> str:

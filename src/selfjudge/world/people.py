@@ -40,7 +40,7 @@ def respond(ask: Ask, rng: random.Random) -> str:
     words = remembered[:n]
     while len(words) < n:
         words.append(_next_word(ask, words, care, rng))
-    return SEPARATOR.join(words)
+    return " " + SEPARATOR.join(words)
 
 
 def _next_word(ask: Ask, words: list[str], care: float, rng: random.Random) -> str:

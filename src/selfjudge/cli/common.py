@@ -1,0 +1,90 @@
+"""What the commands share: option types, progress bars, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfjudge.errors import RunError
+
+if TYPE_CHECKING:
+    from selfjudge.engines.load import DtypeName, LoadedModel
+
+ModelOption = Annotated[str, typer.Option("--model", help="Hub id, model folder, run folder or .gguf file.")]
+AdapterOption = Annotated[Path | None, typer.Option(help="LoRA adapter (or its run folder) to put on the model.")]
+TemplatesOption = Annotated[
+    str | None,
+    typer.Option("--template", help="Template set: a shipped name or folder. Default: the model's own, else general."),
+]
+ChatTemplateOption = Annotated[
+    str | None, typer.Option(help="Replace the tokenizer's chat template: 'plain' or a Jinja file.")
+]
+DtypeOption = Annotated[
+    str, typer.Option(help="dtype of the weights: auto (bfloat16 on a GPU, else float32), float32, bfloat16, float16.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="Device, such as cuda:0. Default: a GPU where there is one.")]
+TokenBudgetOption = Annotated[int, typer.Option(min=1, help="Padded tokens of a batch; lower it if memory runs out.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Rows of a batch at most.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
+
+
+def check_outputs(*paths: Path | None, overwrite: bool) -> None:
+    """Raises RunError if an output file is there already; called before any long work."""
+    for path in paths:
+        if path is not None and path.exists() and not overwrite:
+            raise RunError(f"{path} is already there: choose another name, or add --overwrite.")
+
+
+def load(model: str, adapter: Path | None, dtype: str, chat_template: str | None, device: str | None) -> LoadedModel:
+    """Loads a model for the command line, quietly."""
+    from transformers.utils import logging
+
+    from selfjudge.engines.load import load_model
+
+    logging.disable_progress_bar()
+    names: dict[str, DtypeName] = {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+    if dtype not in names:
+        raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(names)}", param_hint="--dtype")
+    return load_model(model, adapter=adapter, dtype=names[dtype], chat_template=chat_template, device=device)
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of items just finished."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda n: progress.advance(task, n)
+
+
+def print_table(rows: Iterable[tuple[str, object]], title: str | None = None) -> None:
+    """Prints name and value in two columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, box=None, title_justify="left", pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, str(value))
+    Console().print(table)

@@ -1,0 +1,49 @@
+"""Entry point: registers the commands and turns a user's errors into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from selfjudge.cli import data, demo, judge, report, sample, train
+from selfjudge.errors import SelfJudgeError
+
+app = typer.Typer(
+    name="selfjudge",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="SELF-JUDGE: train one model as policy and judge, align it on its own judged samples, "
+    "and answer by a tournament among its own candidates.\n\n"
+    "The road: `data inspect` → `jsft` → `train` → `sample`. See it all in minutes: `selfjudge demo`.",
+)
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.command("jsft")(train.jsft)
+app.command("train")(train.train)
+app.command("judge")(judge.judge)
+app.command("sample")(sample.sample)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Runs the command line."""
+    # No call home unless the user asks for it.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Loading takes a second; bars for it would drown the ones that matter.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except SelfJudgeError as e:
+        print(f"Error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

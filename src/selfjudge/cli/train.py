@@ -1,0 +1,72 @@
+"""`selfjudge jsft` and `selfjudge train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfjudge.cli.common import print_table
+
+if TYPE_CHECKING:
+    from selfjudge.recipes.schema import Recipe
+    from selfjudge.training.run_folder import RunFolder
+
+RecipeOption = Annotated[str, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting of the recipe; may be repeated."),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output-dir", help="Run folder. Default: runs/NAME/STAGE.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run from its last checkpoint.")]
+
+
+def jsft(
+    recipe: RecipeOption, set_: SetOption = None, output_dir: OutputOption = None, resume: ResumeOption = False
+) -> None:
+    """Train policy and judge in one model (judge-augmented supervised fine-tuning).
+
+    The result is OUTPUT_DIR/model. If the recipe holds prompts back (data.held_out), the judge is measured on them.
+    """
+    from selfjudge.evaluation.held_out import measure_held_out
+    from selfjudge.training.stages import run_jsft
+
+    loaded, folder = _prepare(recipe, set_, output_dir, "jsft")
+    run = run_jsft(loaded, folder, resume=resume)
+    summary = measure_held_out(loaded, run)
+    if summary is not None:
+        print_table(summary.rows(), title="Judge on held-out pairs")
+    _finished(run, f"selfjudge train --recipe {recipe}")
+
+
+def train(
+    recipe: RecipeOption, set_: SetOption = None, output_dir: OutputOption = None, resume: ResumeOption = False
+) -> None:
+    """Self-train the policy on its own samples, judged by the frozen JSFT model.
+
+    Starts from the JSFT run of the same recipe (runs/NAME/jsft), or from self_training.start. The result is
+    OUTPUT_DIR/model; with LoRA also OUTPUT_DIR/adapter, to be put on the JSFT model.
+    """
+    from selfjudge.training.stages import run_self_training
+
+    loaded, folder = _prepare(recipe, set_, output_dir, "train")
+    run = run_self_training(loaded, folder, resume=resume)
+    _finished(run, f"selfjudge sample --model {folder} --input prompts.jsonl --output answers.jsonl")
+
+
+def _prepare(name: str, set_: list[str] | None, output_dir: Path | None, stage: str) -> tuple[Recipe, Path]:
+    from selfjudge.recipes.load import load_recipe
+
+    recipe = load_recipe(name, set_ or ())
+    return recipe, output_dir or Path("runs") / recipe.name / stage
+
+
+def _finished(run: RunFolder, next_command: str) -> None:
+    rows: list[tuple[str, object]] = [("Model", run.model), ("Steps", run.info["steps"])]
+    if run.info.get("stopped"):
+        rows.append(("Stopped early", run.info["stopped"]))
+    if run.info["dropped"]:
+        rows.append(("Rows left out", f"{run.info['dropped']}, each with its reason in {run.path / 'dropped.jsonl'}"))
+    rows += [("Report", f"selfjudge report {run.path}"), ("Next", next_command)]
+    print_table(rows)

@@ -1,0 +1,84 @@
+"""How good a judge is: its verdicts against labels, beside what the longer answer alone would have got."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from pydantic import BaseModel, ConfigDict
+
+from selfjudge.core.statistics import Rate, expected_calibration_error, mean_rate, proportion, reliability
+from selfjudge.records import Comparison, Preferred, Verdict
+
+
+class JudgeSummary(BaseModel):
+    """Rates over pairs, each with its 95 % interval.
+
+    ``accuracy`` and ``longer_wins`` are over the pairs labelled A or B (a tie verdict, or equal length, counts one
+    half); None without labels. ``calibration_error`` is the ECE of the winner's strength.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pairs: int
+    labelled: int
+    accuracy: Rate | None
+    longer_wins: Rate | None
+    calibration_error: float | None
+    agreement: Rate
+    first_share: Rate
+    longer_share: Rate
+    ties: int
+    label_mass: float
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Returns name and value for a table."""
+        rows: list[tuple[str, object]] = [("Pairs", self.pairs)]
+        if self.accuracy and self.longer_wins:
+            rows += [
+                ("Labelled A or B", self.labelled),
+                ("Accuracy", self.accuracy),
+                ("… of 'the longer wins'", self.longer_wins),
+                ("Calibration error", f"{self.calibration_error:.3f}"),
+            ]
+        return [
+            *rows,
+            ("Both orders agree", self.agreement),
+            ("Prefers A", self.first_share),
+            ("Prefers the longer", self.longer_share),
+            ("Ties", self.ties),
+            ("Mass on the labels", f"{self.label_mass:.3f}"),
+        ]
+
+
+def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> JudgeSummary:
+    """Returns the summary of a non-empty list of judged pairs."""
+    pairs = list(zip(comparisons, verdicts, strict=True))
+    labelled = [(c, v) for c, v in pairs if c.label in ("A", "B")]
+    unequal = [(c, v) for c, v in pairs if longer(c) != "tie"]
+    bins = reliability(
+        [max(v.strength, 1 - v.strength) for _, v in labelled], [v.preferred == c.label for c, v in labelled]
+    )
+    return JudgeSummary(
+        pairs=len(pairs),
+        labelled=len(labelled),
+        accuracy=mean_rate([agreement_score(v.preferred, c.label) for c, v in labelled]) if labelled else None,
+        longer_wins=mean_rate([agreement_score(longer(c), c.label) for c, _ in labelled]) if labelled else None,
+        calibration_error=expected_calibration_error(bins) if labelled else None,
+        agreement=proportion(sum(v.agree for v in verdicts), len(pairs)),
+        first_share=mean_rate([agreement_score(v.preferred, "A") for v in verdicts]),
+        longer_share=mean_rate([agreement_score(v.preferred, longer(c)) for c, v in unequal]),
+        ties=sum(v.preferred == "tie" for v in verdicts),
+        label_mass=fmean(v.label_mass for v in verdicts),
+    )
+
+
+def agreement_score(preferred: Preferred, label: Preferred | None) -> float:
+    """Returns 1 if the two name the same side, 0.5 for a tie, else 0."""
+    return 0.5 if preferred == "tie" else float(preferred == label)
+
+
+def longer(comparison: Comparison) -> Preferred:
+    """Returns the side with more characters."""
+    a, b = len(comparison.response_a), len(comparison.response_b)
+    return "A" if a > b else "B" if b > a else "tie"

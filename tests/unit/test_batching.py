@@ -1,0 +1,32 @@
+"""Batches by token budget."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfjudge.engines.batching import token_budget_batches
+
+
+def test_by_hand() -> None:
+    # Longest first: 9 alone (2 x 9 > 12); 4, 4, 3 make 3 x 4 = 12; then 2.
+    assert token_budget_batches([4, 9, 2, 3, 4], budget=12) == [[1], [0, 4, 3], [2]]
+    assert token_budget_batches([4, 9, 2, 3, 4], budget=12, max_rows=2) == [[1], [0, 4], [3, 2]]
+    assert token_budget_batches([5, 20], budget=10) == [[1], [0]]  # longer than the budget: alone
+    assert token_budget_batches([], budget=10) == []
+
+
+@given(
+    st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200), st.one_of(st.none(), st.integers(1, 8))
+)
+def test_every_row_once_within_budget_longest_first(lengths: list[int], budget: int, max_rows: int | None) -> None:
+    batches = token_budget_batches(lengths, budget, max_rows)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+        assert max_rows is None or len(batch) <= max_rows
+    flat = [lengths[i] for batch in batches for i in batch]
+    assert flat == sorted(flat, reverse=True)
+    for this, following in zip(batches, batches[1:], strict=False):  # no batch is cut short without need
+        full = (len(this) + 1) * lengths[this[0]] > budget or len(this) == max_rows
+        assert full, (this, following)

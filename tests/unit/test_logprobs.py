@@ -1,0 +1,64 @@
+"""Log-probabilities of given tokens, and the padded batches they are computed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from selfjudge.core.logprobs import sequence_logprobs, token_logprobs
+from selfjudge.engines.responses import collate_responses, response_logprobs
+from selfjudge.training.pairs import Pair, collate_pairs
+
+
+def test_by_hand() -> None:
+    # Logits log 1 and log 3 are probabilities 1/4 and 3/4; a constant on all logits changes nothing.
+    logits = torch.tensor([[[0.0, math.log(3)], [5.0, 5.0 + math.log(3)]]])
+    ids = torch.tensor([[1, 0]])
+    assert token_logprobs(logits, ids)[0].tolist() == pytest.approx([math.log(0.75), math.log(0.25)], abs=1e-6)
+    for mask, expected in (([1, 1], math.log(0.1875)), ([1, 0], math.log(0.75)), ([0, 0], 0.0)):
+        assert float(sequence_logprobs(logits, ids, torch.tensor([mask]))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_bfloat16_logits_are_summed_in_float32() -> None:
+    logits = torch.zeros(1, 1, 1000, dtype=torch.bfloat16)  # uniform: log(1 / 1000) = -6.9077553, in bfloat16 -6.90625
+    value = token_logprobs(logits, torch.tensor([[3]]))
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(-6.9077553, abs=1e-5)
+
+
+def test_prompts_are_padded_on_the_left_and_responses_on_the_right() -> None:
+    batch = collate_responses([([1, 2, 3], [4]), ([5], [6, 7])], pad_id=9)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 9], [9, 9, 5, 6, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
+    assert batch["position_ids"][0, :4].tolist() == [0, 1, 2, 3]
+    assert batch["position_ids"][1, 2:].tolist() == [0, 1, 2]
+    assert batch["response_mask"].tolist() == [[1, 0], [1, 1]]
+
+
+def test_pairs_are_all_chosen_then_all_rejected() -> None:
+    pairs = [Pair((1,), (2, 3), (4,), 0.9, -1.0, -2.0), Pair((5,), (6,), (7,), 0.6, -3.0, -4.0)]
+    batch = collate_pairs(pairs, pad_id=0)
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [5, 6, 0], [1, 4, 0], [5, 7, 0]]
+    assert batch["reference"].tolist() == [-1.0, -3.0, -2.0, -4.0]
+    assert batch["strength"].tolist() == pytest.approx([0.9, 0.6])
+
+
+@pytest.mark.parametrize("family", ["tiny_llama", "tiny_gpt2"])
+def test_padding_changes_nothing(
+    family: str, request: pytest.FixtureRequest, chatml_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    make: Callable[..., PreTrainedModel] = request.getfixturevalue(family)
+    model = make(chatml_tokenizer)
+    texts = [("Name two things.", " oak"), ("Why?", " because it rained all day"), ("And of the sea, then?", " t")]
+    rows = [tuple(chatml_tokenizer(t, add_special_tokens=False)["input_ids"] for t in pair) for pair in texts]
+    expected = []
+    for prompt, response in rows:
+        p = model(torch.tensor([prompt + response])).logits[0].softmax(-1)
+        expected.append(math.log(math.prod(float(p[len(prompt) + i - 1, t]) for i, t in enumerate(response))))
+    with torch.no_grad():
+        found = response_logprobs(model, collate_responses(rows, 0))
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)

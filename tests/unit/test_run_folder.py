@@ -1,0 +1,113 @@
+"""Run folders: never over another run, resumed only by the run they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfjudge.errors import RunError
+from selfjudge.recipes.load import load_recipe
+from selfjudge.recipes.schema import Recipe
+from selfjudge.training.run_folder import RunFolder
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("demo")
+
+
+def test_a_new_run_says_what_it_is(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "a" / "b", "jsft", recipe)
+    info = json.loads((run.path / "run.json").read_text())
+    assert (info["stage"], info["status"], info["seed"], info["recipe"]) == ("jsft", "running", 0, "demo")
+    assert {"selfjudge", "torch", "transformers"} <= set(info["versions"])
+    assert Recipe.model_validate(yaml.safe_load((run.path / "recipe.yaml").read_text())) == recipe
+    run.update(data={"x": "fingerprint"})
+    run.finish(steps=3)
+    info = json.loads((run.path / "run.json").read_text())
+    assert (info["status"], info["steps"], info["data"], info["stage"]) == ("finished", 3, {"x": "fingerprint"}, "jsft")
+
+
+def test_an_empty_folder_is_free(tmp_path: Path, recipe: Recipe) -> None:
+    assert RunFolder.check(tmp_path, "jsft", recipe, resume=False) is None
+    assert RunFolder.check(tmp_path / "new", "jsft", recipe, resume=True) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"is not empty: choose another --output-dir"):
+        RunFolder.open(tmp_path, "jsft", recipe)
+    with pytest.raises(RunError, match="holds no run that could be resumed"):
+        RunFolder.open(tmp_path, "jsft", recipe, resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    file = tmp_path / "thesis.txt"
+    with pytest.raises(RunError):
+        RunFolder.open(file, "jsft", recipe)
+    assert file.read_text() == "mine"
+
+
+def test_another_run_is_not_resumed(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "jsft", recipe)
+    with pytest.raises(RunError, match="go on with it by --resume"):
+        RunFolder.open(run.path, "jsft", recipe)
+    with pytest.raises(RunError, match="holds a jsft run, not a train run"):
+        RunFolder.open(run.path, "train", recipe, resume=True)
+    other = load_recipe("demo", ["self_training.beta=0.2", "seed=1", "jsft.lora.r=3"])
+    with pytest.raises(RunError, match=r"other settings of jsft\.lora, seed, self_training\.beta: resume"):
+        RunFolder.open(run.path, "jsft", other, resume=True)
+    again = RunFolder.open(run.path, "jsft", recipe, resume=True)
+    assert again.info == run.info
+    run.finish()
+    with pytest.raises(RunError, match="is finished: there is nothing to resume"):
+        RunFolder.open(run.path, "jsft", recipe, resume=True)
+
+
+def checkpoint(run: RunFolder, step: int, *, complete: bool = True) -> Path:
+    folder = run.checkpoints / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    if complete:
+        (folder / "trainer_state.json").write_text("{}")
+    return folder
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_the_newest_complete_checkpoint_counts_and_later_lines_go(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    for step in range(1, 121):
+        run.append("metrics.jsonl", {"step": step, "loss": step / 2})
+    # A rollout's step is the one it was made after: that of step 100 belongs to the step after the checkpoint.
+    run.append("rollouts.jsonl", {"step": 99, "prompt": "ü\u2028x"})
+    run.append("rollouts.jsonl", {"step": 100, "prompt": "y"})
+    checkpoint(run, 90)
+    newest = checkpoint(run, 100)  # as a number: "90" > "100" as text
+    checkpoint(run, 110, complete=False)
+    assert run.last_checkpoint() == newest
+    assert [row["step"] for row in lines(run.path / "metrics.jsonl")] == list(range(1, 101))
+    assert lines(run.path / "rollouts.jsonl") == [{"step": 99, "prompt": "ü\u2028x"}]
+
+
+def test_without_a_checkpoint_the_log_starts_anew(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    assert run.last_checkpoint() is None  # no log either
+    run.append("metrics.jsonl", {"step": 1})
+    assert run.last_checkpoint() is None
+    assert lines(run.path / "metrics.jsonl") == []
+
+
+@pytest.mark.parametrize("broken", ["run.json", "recipe.yaml"])
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("{[")])
+def test_a_damaged_folder_is_no_run(
+    tmp_path: Path, recipe: Recipe, broken: str, damage: Callable[[Path], object]
+) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    damage(run.path / broken)
+    with pytest.raises(RunError, match="holds no run that could be resumed"):
+        RunFolder.open(run.path, "train", recipe, resume=True)

@@ -1,0 +1,59 @@
+"""Intervals against scipy, calibration by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import binomtest
+
+from selfjudge.core.statistics import expected_calibration_error, mean_rate, proportion, reliability
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 7), (13, 40), (352, 500), (9999, 10000)])
+def test_wilson_equals_scipy(hits: int, n: int) -> None:
+    found = proportion(hits, n)
+    expected = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
+    assert (found.rate, found.n) == (hits / n, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_no_case_says_nothing() -> None:
+    found = proportion(0, 0)
+    assert math.isnan(found.rate)
+    assert (found.low, found.high, found.n) == (0.0, 1.0, 0)
+    assert math.isnan(mean_rate([]).rate)
+
+
+def test_ties_count_one_half() -> None:
+    # 1 + 1/2 + 0 + 1/2 of 4 = .5; Wilson: centre (.5 + z2/8) / (1 + z2/4) = .5, z2 = 3.8414588,
+    # half = 1.9599640 * sqrt(.25/4 + 3.8414588/64) / (1 + 3.8414588/4) = 1.9599640 * .3500326 / 1.9603647 = .3499610
+    found = mean_rate([1, 0.5, 0, 0.5])
+    assert (found.rate, found.low, found.high, found.n) == pytest.approx((0.5, 0.1500390, 0.8499610, 4), abs=1e-6)
+
+
+def test_a_rate_reads_as_percentages() -> None:
+    assert str(proportion(352, 500)) == "70.4 % [66.3, 74.2]"
+
+
+def test_reliability_by_hand() -> None:
+    # Five bins of width .1 from .5: [.5, .6) holds .5 and .55; [.6, .7) holds .62; [.9, 1] holds .95 and 1.0.
+    bins = reliability([0.55, 0.95, 1.0, 0.5, 0.62], [True, True, False, False, True])
+    assert [b.confidence for b in bins] == pytest.approx([0.525, 0.62, 0.975])
+    assert [b.accuracy.rate for b in bins] == [0.5, 1.0, 0.5]
+    assert [b.accuracy.n for b in bins] == [2, 1, 2]
+    # (2 |.525 - .5| + 1 |.62 - 1| + 2 |.975 - .5|) / 5 = (.05 + .38 + .95) / 5 = .276
+    assert expected_calibration_error(bins) == pytest.approx(0.276)
+
+
+def test_the_number_of_bins() -> None:
+    # Two bins: [.5, .75) and [.75, 1].
+    bins = reliability([0.7, 0.74, 0.75], [True, False, True], bins=2)
+    assert [b.accuracy.n for b in bins] == [2, 1]
+
+
+def test_perfect_calibration_has_no_error_and_nothing_has_none() -> None:
+    # Confidence .75 and three of four right.
+    bins = reliability([0.75] * 4, [True, True, True, False])
+    assert expected_calibration_error(bins) == pytest.approx(0)
+    assert math.isnan(expected_calibration_error(reliability([], [])))

@@ -1,0 +1,152 @@
+"""Tournaments with a fake engine that judges by a score written into the responses."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from selfjudge.core.bracket import tie_winner
+from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.judge import Judge
+from selfjudge.records import Completion, Message
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
+from selfjudge.templates.template import load_templates
+from selfjudge.tournament import play, self_reject
+
+SCORE = re.compile(r"\n[AB]: score (\d+)")
+
+
+class ScoreEngine:
+    """Reads "score N" out of both responses of a prompt; equal scores give equal probabilities."""
+
+    max_length = 256
+
+    def __init__(self, chat: ChatEncoder) -> None:
+        self.chat = chat
+        self.batches: list[int] = []
+
+    def label_probabilities(
+        self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        self.batches.append(len(prompts))
+        rows = []
+        for prompt in prompts:
+            a, b = map(int, SCORE.findall(self.chat.decode(prompt.token_ids)))
+            rows.append([0.9, 0.1] if a > b else [0.1, 0.9] if b > a else [0.5, 0.5])
+        if progress:
+            progress(len(prompts))
+        return np.array(rows)
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        return [
+            [Completion(ids=(1,), text=f"score {len(prompt) * i % 7}", finish_reason="stop") for i in range(params.n)]
+            for prompt in prompts
+        ]
+
+
+PROMPT = (Message(role="user", content="p"),)
+
+
+@pytest.fixture(scope="module")
+def engine(world_chat: ChatEncoder) -> ScoreEngine:
+    return ScoreEngine(world_chat)
+
+
+@pytest.fixture(scope="module")
+def judge(engine: ScoreEngine) -> Judge:
+    return Judge(engine, JudgmentEncoder(load_templates("world"), engine.chat))
+
+
+@pytest.fixture(scope="module")
+def tournament(judge: Judge) -> Callable[..., list]:
+    def run(scores: Sequence[Sequence[int]], seed: int = 0) -> list:
+        return play(judge, [PROMPT] * len(scores), [[f"score {s}" for s in row] for row in scores], seed)
+
+    return run
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12, unique=True), st.integers(0, 100))
+def test_with_a_perfect_judge_the_best_always_wins(tournament: Callable[..., list], row: list[int], seed: int) -> None:
+    bracket = tournament([row], seed)[0]
+    assert row[bracket.winner] == max(row)
+    assert len(bracket.matches) == len(row) - 1
+    played = {c for m in bracket.matches for c in (m.a, m.b)}
+    assert played == (set(range(len(row))) if len(row) > 1 else set())
+    assert all(m.verdict.preferred == ("A" if m.winner == m.a else "B") and m.verdict.agree for m in bracket.matches)
+    assert bracket.seed == seed
+
+
+def test_one_candidate_needs_no_judge(judge: Judge, engine: ScoreEngine) -> None:
+    engine.batches.clear()
+    bracket = play(judge, [PROMPT], [["anything at all"]])[0]
+    assert (bracket.winner, bracket.matches, engine.batches) == (0, (), [])
+
+
+def test_no_candidates_and_uneven_lists_are_errors(judge: Judge) -> None:
+    with pytest.raises(ValueError, match="at least one candidate"):
+        play(judge, [PROMPT, PROMPT], [["score 1"], []])
+    with pytest.raises(ValueError, match="2 prompts but 1"):
+        play(judge, [PROMPT, PROMPT], [["score 1"]])
+    assert play(judge, [], []) == []
+
+
+def test_the_callers_lists_are_untouched(judge: Judge) -> None:
+    candidates = [[f"score {i}" for i in (3, 1, 4, 5, 9)], [f"score {i}" for i in (2, 6)]]
+    before, prompts = copy.deepcopy(candidates), [PROMPT, PROMPT]
+    play(judge, prompts, candidates, seed=5)
+    assert candidates == before
+    assert prompts == [PROMPT, PROMPT]
+
+
+def test_prompts_of_different_sizes_advance_together(tournament: Callable[..., list], engine: ScoreEngine) -> None:
+    engine.batches.clear()
+    brackets = tournament([[5, 1, 2, 3], [7], [1, 2], [4, 9, 6]])
+    assert [b.winner for b in brackets] == [0, 0, 1, 1]
+    # Matches: 2 + 0 + 1 + 1 in the first round, 1 + 0 + 0 + 1 in the second; each match is two prompts.
+    assert engine.batches == [8, 4]
+
+
+def test_the_draw_is_by_seed_and_position(tournament: Callable[..., list]) -> None:
+    rows = [[1, 2, 3, 4, 5, 6]] * 3
+    again, first = tournament(rows, 8), tournament(rows, 8)
+    assert first == again
+    assert len({b.order for b in first}) == 3  # equal candidates, but every prompt has its own draw
+    assert tournament(rows[:1], 9)[0].order == first[1].order  # prompt i uses seed + i
+
+
+def test_a_tie_is_called_and_decided_by_the_coin(tournament: Callable[..., list]) -> None:
+    winners = []
+    for seed in range(60):
+        bracket = tournament([[4, 4]], seed)[0]
+        match = bracket.matches[0]
+        assert match.verdict.preferred == "tie"
+        assert bracket.winner == tie_winner(0, 1, seed, 0)
+        winners.append(bracket.winner)
+    assert 15 < winners.count(0) < 45  # 30 expected, standard deviation 3.9
+
+
+def test_progress_counts_every_judgment_prompt(judge: Judge) -> None:
+    counts: list[int] = []
+    play(judge, [PROMPT], [[f"score {i}" for i in range(5)]], progress=counts.append)
+    assert sum(counts) == 2 * 4  # two orders of N - 1 matches
+
+
+def test_self_rejection_samples_judges_and_answers(judge: Judge, engine: ScoreEngine) -> None:
+    prompts = ["Name two things.", (Message(role="user", content="q"),)]
+    answers = self_reject(engine, engine.chat, judge, prompts, SamplingParams(n=4, seed=3))
+    assert [a.prompt for a in answers] == [(Message(role="user", content="Name two things."),), prompts[1]]
+    for i, answer in enumerate(answers):
+        assert len(answer.candidates) == 4
+        assert answer.winner == max(answer.candidates, key=lambda text: int(text.split()[1]))
+        assert answer.bracket.seed == 3 + i

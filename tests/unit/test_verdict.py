@@ -1,0 +1,105 @@
+"""The verdict rule, by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfjudge.core.verdict import combine, principle_verdict, scores
+from selfjudge.records import LabelProbabilities, OrderProbabilities, PrincipleVerdict
+
+
+def p(ab_a: float, ab_b: float, ba_a: float, ba_b: float) -> OrderProbabilities:
+    return OrderProbabilities(AB=LabelProbabilities(A=ab_a, B=ab_b), BA=LabelProbabilities(A=ba_a, B=ba_b))
+
+
+def verdict(ab_a: float, ab_b: float, ba_a: float, ba_b: float, name: str = "overall") -> PrincipleVerdict:
+    return principle_verdict(name, p(ab_a, ab_b, ba_a, ba_b))
+
+
+def test_both_orders_for_a() -> None:
+    # s_a = (.6 + .7) / 2 = .65, s_b = (.3 + .2) / 2 = .25; strength .65 / .9; mass .65 + .25
+    found = verdict(0.6, 0.3, 0.2, 0.7)
+    assert scores(found.p) == pytest.approx((0.65, 0.25))
+    assert (found.preferred, found.agree) == ("A", True)
+    assert found.strength == pytest.approx(0.65 / 0.9)
+    assert found.label_mass == pytest.approx(0.9)
+
+
+def test_the_orders_disagree_and_the_sum_decides() -> None:
+    # "A" in both orders: for a, then for b. s_a = (.7 + .1) / 2 = .4, s_b = (.3 + .9) / 2 = .6
+    found = verdict(0.7, 0.3, 0.9, 0.1)
+    assert (found.preferred, found.agree) == ("B", False)
+    assert found.strength == pytest.approx(0.4)
+
+
+def test_an_exact_tie_is_nobodys() -> None:
+    # A pure position bias: s_a = (.75 + .25) / 2 = s_b
+    found = verdict(0.75, 0.25, 0.75, 0.25)
+    assert (found.preferred, found.strength, found.agree) == ("tie", 0.5, False)
+
+
+def test_an_order_without_preference_agrees_with_nothing() -> None:
+    found = verdict(0.5, 0.5, 0.2, 0.8)  # s_a = .65, s_b = .35
+    assert (found.preferred, found.agree) == ("A", False)
+
+
+def test_no_mass_on_the_labels_is_a_tie() -> None:
+    found = verdict(0.0, 0.0, 0.0, 0.0)
+    assert (found.preferred, found.strength, found.label_mass) == ("tie", 0.5, 0.0)
+
+
+def test_rounding_never_lifts_the_mass_above_one() -> None:
+    assert verdict(1.0, 1e-9, 0.5, 0.5 + 1e-9).label_mass == 1.0
+
+
+def test_the_majority_of_principles_wins_against_the_mean() -> None:
+    # Two narrow votes for a (s_a .51 against .49), one clear vote for b (.05 against .95): the mean is for b.
+    narrow, clear = (0.51, 0.49, 0.49, 0.51), (0.05, 0.95, 0.95, 0.05)
+    found = combine([verdict(*narrow, "x"), verdict(*narrow, "y"), verdict(*clear, "z")])
+    assert found.preferred == "A"
+    # The strength stays that of the mean: (.51 + .51 + .05) / 3
+    assert found.strength == pytest.approx(1.07 / 3)
+    assert [v.principle for v in found.principles] == ["x", "y", "z"]
+
+
+def test_equal_votes_go_to_the_larger_mean() -> None:
+    narrow, clear = (0.51, 0.49, 0.49, 0.51), (0.05, 0.95, 0.95, 0.05)
+    assert combine([verdict(*narrow), verdict(*clear)]).preferred == "B"
+    assert combine([verdict(*clear), verdict(*narrow)]).preferred == "B"
+
+
+def test_ties_do_not_vote() -> None:
+    tie, narrow = (0.5, 0.5, 0.5, 0.5), (0.49, 0.51, 0.51, 0.49)
+    assert combine([verdict(*tie), verdict(*tie), verdict(*narrow)]).preferred == "B"
+    assert combine([verdict(*tie), verdict(*tie)]).preferred == "tie"
+
+
+def test_mean_probabilities_over_principles() -> None:
+    found = combine([verdict(0.6, 0.2, 0.1, 0.8), verdict(0.2, 0.4, 0.5, 0.3)])
+    # Means: AB (.4, .3), BA (.3, .55); s_a = (.4 + .55) / 2 = .475, s_b = (.3 + .3) / 2 = .3
+    assert (found.p.AB.A, found.p.AB.B, found.p.BA.A, found.p.BA.B) == pytest.approx((0.4, 0.3, 0.3, 0.55))
+    assert found.strength == pytest.approx(0.475 / 0.775)
+    assert found.label_mass == pytest.approx(0.775)
+    assert found.agree  # .4 > .3 in AB and .55 > .3 in BA
+
+
+def test_no_principle_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one principle"):
+        combine([])
+
+
+eighths = st.integers(0, 8).map(lambda i: i / 16)  # exact in binary, and a pair of them sums to at most 1
+
+
+@given(st.lists(st.tuples(eighths, eighths, eighths, eighths), min_size=1, max_size=4))
+def test_swapping_the_responses_mirrors_the_verdict(quadruples: list[tuple[float, float, float, float]]) -> None:
+    # Shown (b, a) instead of (a, b), what was the order AB is now the order BA.
+    found = combine([verdict(*q) for q in quadruples])
+    mirror = combine([verdict(ba_a, ba_b, ab_a, ab_b) for ab_a, ab_b, ba_a, ba_b in quadruples])
+    assert mirror.preferred == {"A": "B", "B": "A", "tie": "tie"}[found.preferred]
+    assert mirror.strength == pytest.approx(1 - found.strength)
+    assert mirror.label_mass == pytest.approx(found.label_mass)
+    assert mirror.agree == found.agree
+    assert 0 <= found.strength <= 1
