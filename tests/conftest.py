@@ -156,9 +156,7 @@ def tiny_gpt2() -> Callable[..., GPT2LMHeadModel]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model_folder(
-    tmp_path_factory: pytest.TempPathFactory, world_tokenizer: PreTrainedTokenizerFast
-) -> Path:
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory, world_tokenizer: PreTrainedTokenizerFast) -> Path:
     """A saved tiny Llama with the small world's tokenizer."""
     folder = tmp_path_factory.mktemp("tiny") / "model"
     _tiny_llama(world_tokenizer, context=256).save_pretrained(folder)
@@ -199,6 +197,6 @@ def distance() -> Callable[[PreTrainedModel, PreTrainedModel], float]:
 
     def largest(a: PreTrainedModel, b: PreTrainedModel) -> float:
         other = dict(b.named_parameters())
-        return max(float((p - other[name]).abs().max()) for name, p in a.named_parameters())
+        return max(float((p - other[name]).detach().abs().max()) for name, p in a.named_parameters())
 
     return largest

@@ -62,9 +62,10 @@ class Judge:
         Raises:
             DataError: as :meth:`questions`.
         """
-        questions = self.questions(comparisons)
-        if not questions:
-            return []
+        return self.verdicts(self.questions(comparisons), progress)
+
+    def verdicts(self, questions: Sequence[Question], progress: Progress | None = None) -> list[Verdict]:
+        """Puts the output of :meth:`questions` to the engine and returns one verdict per comparison."""
         p = self.engine.label_probabilities([q.prompt for q in questions], progress)
         labels = [LabelProbabilities(A=float(a), B=float(b)) for a, b in p]
         names = list(self.encoder.principles)

@@ -29,7 +29,9 @@ def test_our_defaults_and_the_recipes_own(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_named_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"unknown key 'jsft\.training\.learning_rte'; did you mean 'learning_rate'\?"):
+    with pytest.raises(
+        RecipeError, match=r"unknown key 'jsft\.training\.learning_rte'; did you mean 'learning_rate'\?"
+    ):
         arguments(tmp_path, learning_rte=1e-4)
     with pytest.raises(RecipeError, match=r"jsft\.training\.zzzz'; see transformers\.TrainingArguments"):
         arguments(tmp_path, zzzz=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +18,7 @@ def test_by_hand() -> None:
     assert token_budget_batches([], budget=10) == []
 
 
-@given(
-    st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200), st.one_of(st.none(), st.integers(1, 8))
-)
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200), st.one_of(st.none(), st.integers(1, 8)))
 def test_every_row_once_within_budget_longest_first(lengths: list[int], budget: int, max_rows: int | None) -> None:
     batches = token_budget_batches(lengths, budget, max_rows)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
@@ -27,6 +27,6 @@ def test_every_row_once_within_budget_longest_first(lengths: list[int], budget: 
         assert max_rows is None or len(batch) <= max_rows
     flat = [lengths[i] for batch in batches for i in batch]
     assert flat == sorted(flat, reverse=True)
-    for this, following in zip(batches, batches[1:], strict=False):  # no batch is cut short without need
+    for this, following in pairwise(batches):  # no batch is cut short without need
         full = (len(this) + 1) * lengths[this[0]] > budget or len(this) == max_rows
         assert full, (this, following)

@@ -72,7 +72,9 @@ def test_special_tokens_in_a_text_stay_characters(tokenizer: PreTrainedTokenizer
 
 fragments = st.one_of(
     st.text(max_size=10),
-    st.sampled_from(["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|pad|>", "<|im_", "end|>", "\ue000", "\ue001", "0"]),
+    st.sampled_from(
+        ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|pad|>", "<|im_", "end|>", "\ue000", "\ue001", "0"]
+    ),
 )
 texts = st.lists(fragments, max_size=6).map("".join).filter(lambda t: t == t.encode("utf-8", "ignore").decode())
 

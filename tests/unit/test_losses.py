@@ -135,15 +135,11 @@ def our_loss(
     policy: PreTrainedModel, reference: PreTrainedModel, rows: list[dict[str, Any]], strength: float, loss: LossName
 ) -> torch.Tensor:
     """The batch's mean loss, put together as SelfJudgeTrainer does."""
-    pairs = [
-        Pair(tuple(r["prompt_ids"]), tuple(r["chosen_ids"]), tuple(r["rejected_ids"]), strength) for r in rows
-    ]
+    pairs = [Pair(tuple(r["prompt_ids"]), tuple(r["chosen_ids"]), tuple(r["rejected_ids"]), strength) for r in rows]
     batch = collate_pairs(pairs, pad_id=0)
     with torch.no_grad():
         batch["reference"] = response_logprobs(reference, batch)
-    ratio = log_ratio(
-        response_logprobs(policy, batch), batch["reference"], batch["response_mask"].sum(-1), loss=loss
-    )
+    ratio = log_ratio(response_logprobs(policy, batch), batch["reference"], batch["response_mask"].sum(-1), loss=loss)
     n = len(rows)
     return preference_loss(ratio[:n] - ratio[n:], batch["strength"], loss=loss, beta=BETA).mean()
 
@@ -191,7 +187,7 @@ def test_loss_and_gradient_equal_a_plain_computation(
             total = total + strength * (h - 0.5 / BETA) ** 2 + (1 - strength) * (h + 0.5 / BETA) ** 2
     expected = total / len(rows)
     ours = our_loss(policy, reference, rows, strength, loss)
-    assert float(ours) == pytest.approx(float(expected), abs=1e-5)
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
     assert_same_gradients(gradients(policy, ours), gradients(policy, expected))
 
 
@@ -226,10 +222,10 @@ def test_loss_and_gradient_equal_trl(
     assert len(rows) == len(TEXTS)
     expected = trainer.compute_loss(theirs, trainer.data_collator(rows))
     ours = our_loss(policy, reference, rows, 1.0, loss)
-    assert float(ours) == pytest.approx(float(expected), abs=1e-5)
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
     assert_same_gradients(gradients(policy, ours), gradients(theirs, expected))
     # Soft labels are what TRL gives for the pairs as they are and turned round, weighted by the belief in each.
     turned = [{**r, "chosen_ids": r["rejected_ids"], "rejected_ids": r["chosen_ids"]} for r in rows]
     flipped = trainer.compute_loss(theirs, trainer.data_collator(turned))
     soft = our_loss(policy, reference, rows, 0.7, loss)
-    assert float(soft) == pytest.approx(0.7 * float(expected) + 0.3 * float(flipped), abs=1e-5)
+    assert soft.item() == pytest.approx(0.7 * expected.item() + 0.3 * flipped.item(), abs=1e-5)

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from selfjudge.core.statistics import expected_calibration_error, mean_rate, proportion, reliability
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 7), (13, 40), (352, 500), (9999, 10000)])
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 7), (13, 40), (352, 500), (9999, 9999)])
 def test_wilson_equals_scipy(hits: int, n: int) -> None:
     found = proportion(hits, n)
     expected = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")

@@ -52,6 +52,9 @@ def test_a_file_becomes_a_template(file: Path) -> None:
     system, user = found.messages("c", "a", "b")
     assert system == Message(role="system", content="You judge.")
     assert user == Message(role="user", content="Q: c\n\n### Response A\na\n\n### Response B\nb")
+    braces = 'Answer {} like {"winner": 1} or { so }'  # only {name} is a placeholder, the rest is text
+    found = parse_template(write(file, user=f"{GOOD['user']}\n{braces}"))
+    assert found.messages("c", "a", "b")[-1].content.endswith(f"\nb\n{braces}")
     assert len(parse_template(write(file, system=None)).messages("c", "a", "b")) == 1
 
 
@@ -94,7 +97,7 @@ def test_sets_by_name_and_folder(file: Path) -> None:
     assert (found.name, [t.principle for t in found.templates]) == ("mine", ["honesty", "overall"])
     assert found.principle("honesty") == found.templates[0]
     assert found.principle("speed") is None
-    with pytest.raises(TemplateError, match="There is no template set 'nope': use one of .*general.*world"):
+    with pytest.raises(TemplateError, match=r"There is no template set 'nope': use one of .*general.*world"):
         load_templates("nope")
     with pytest.raises(TemplateError, match="There is no template set"):
         load_templates(file.parent.parent)  # a folder without a .txt file
@@ -187,7 +190,7 @@ def test_the_worlds_short_headings_cannot_be_posed_as_either() -> None:
 
 pieces = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(["\n", "\r", "\u2028", "#", "*", "_", " ", ": ", "> ", "A", "B", "Response", "response b", *HEADERS]),
+    st.sampled_from(["\n", "\r", "\u2028", "#", "*", "_", " ", ": ", "> ", "A", "B", "Response", *HEADERS]),
 )
 texts = st.lists(pieces, max_size=8).map("".join)
 

@@ -79,7 +79,7 @@ def test_ties_do_not_vote() -> None:
 def test_mean_probabilities_over_principles() -> None:
     found = combine([verdict(0.6, 0.2, 0.1, 0.8), verdict(0.2, 0.4, 0.5, 0.3)])
     # Means: AB (.4, .3), BA (.3, .55); s_a = (.4 + .55) / 2 = .475, s_b = (.3 + .3) / 2 = .3
-    assert (found.p.AB.A, found.p.AB.B, found.p.BA.A, found.p.BA.B) == pytest.approx((0.4, 0.3, 0.3, 0.55))
+    assert pytest.approx((0.4, 0.3, 0.3, 0.55)) == (found.p.AB.A, found.p.AB.B, found.p.BA.A, found.p.BA.B)
     assert found.strength == pytest.approx(0.475 / 0.775)
     assert found.label_mass == pytest.approx(0.775)
     assert found.agree  # .4 > .3 in AB and .55 > .3 in BA

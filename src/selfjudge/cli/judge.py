@@ -65,12 +65,12 @@ def judge(
     engine = TransformersEngine(loaded.model, loaded.chat, token_budget=token_budget, batch_size=batch_size)
     the_judge = Judge(engine, JudgmentEncoder(load_templates(template or loaded.templates), loaded.chat))
     start = time.perf_counter()
-    prompts = 2 * len(the_judge.encoder.principles) * len(comparisons)
-    with progress_bar("Judging", prompts) as advance:
-        verdicts = the_judge.judge(comparisons, advance)
+    questions = the_judge.questions(comparisons)
+    with progress_bar("Judging", len(questions)) as advance:
+        verdicts = the_judge.verdicts(questions, advance)
     seconds = time.perf_counter() - start
     if dump_prompts:
-        write_jsonl(dump_prompts, _dump(the_judge.questions(comparisons)), overwrite)
+        write_jsonl(dump_prompts, _dump(questions), overwrite)
     fields = {"preferred", "strength", "agree", "label_mass", "p"}
     rows = ({"id": c.id, **v.model_dump(include=fields)} for c, v in zip(comparisons, verdicts, strict=True))
     write_jsonl(output, rows, overwrite)

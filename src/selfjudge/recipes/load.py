@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -16,6 +17,15 @@ from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import Recipe
 
 SHIPPED = Path(__file__).parent / "shipped"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``5e-4`` as text; everybody who writes it means a number, as in YAML 1.2 and JSON."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def shipped_recipes() -> list[str]:
@@ -36,7 +46,7 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
             f"There is no recipe {str(name_or_file)!r}: use one of {', '.join(shipped_recipes())}, or a YAML file."
         )
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise RecipeError(f"{path} is not valid YAML: {' '.join(str(e).split())}.") from e
     if not isinstance(raw, dict):
@@ -61,7 +71,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise RecipeError(f"--set {override!r} is not of the form section.key=value.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as e:
         raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from e
     *parents, last = parts

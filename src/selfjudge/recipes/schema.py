@@ -14,6 +14,9 @@ BUILTIN_WORLD = "builtin:world"
 """The model path and data path that mean the embedded small world."""
 
 
+Use = Literal["policy", "judgment", "prompts"]
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are checked when they are set."""
 
@@ -39,8 +42,8 @@ class SourceSection(Section):
     subset: str | None = Field(None, description="configuration or folder within a Hub dataset")
     split: str = Field("train", description="split of a Hub dataset")
     limit: int | None = Field(None, ge=1, description="read only the first rows")
-    use: list[Literal["policy", "judgment", "prompts"]] = Field(
-        default_factory=lambda: ["policy", "judgment", "prompts"],
+    use: list[Use] = Field(
+        default=["policy", "judgment", "prompts"],
         description="what its records serve for: JSFT policy rows, JSFT judgment rows, self-training prompts",
     )
 
@@ -117,11 +120,11 @@ class SelfTrainingSection(Section):
     labels: Literal["hard", "soft"] = Field("hard", description="hard: the winner; soft: the verdict's strength")
     beta: float = Field(0.1, gt=0)
     lora: LoraSection | None = Field(
-        default_factory=LoraSection,
+        default=LoraSection(),
         description="base weights = judge = reference, adapter = policy; null trains all weights beside a frozen copy",
     )
-    rollout: RolloutSection = Field(default_factory=RolloutSection)
-    stop: StopSection = Field(default_factory=StopSection)
+    rollout: RolloutSection = RolloutSection()
+    stop: StopSection = StopSection()
     training: dict[str, Any] = Field(default_factory=dict, description="transformers.TrainingArguments")
 
 
@@ -132,7 +135,7 @@ class Recipe(Section):
     seed: int = 0
     model: ModelSection
     data: DataSection
-    templates: TemplatesSection = Field(default_factory=TemplatesSection)
-    judge: JudgeSection = Field(default_factory=JudgeSection)
-    jsft: JsftSection = Field(default_factory=JsftSection)
-    self_training: SelfTrainingSection = Field(default_factory=SelfTrainingSection)
+    templates: TemplatesSection = TemplatesSection()
+    judge: JudgeSection = JudgeSection()
+    jsft: JsftSection = JsftSection()
+    self_training: SelfTrainingSection = SelfTrainingSection()

@@ -50,7 +50,7 @@ class ChatEncoder:
                 f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token: set eos_token."
             )
         self.tokenizer = tokenizer
-        self._specials = {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens if t}
+        self._specials = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         alternatives = "|".join(re.escape(t) for t in sorted(self._specials, key=len, reverse=True))
         self._special = re.compile(f"({alternatives})")
         self._to_mask = re.compile(f"{alternatives}|{_OPEN}")

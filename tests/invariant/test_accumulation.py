@@ -1,0 +1,84 @@
+"""Gradient accumulation changes memory and nothing else: 1 x 8 is 8 x 1, for both trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from selfjudge.data.io import read_jsonl
+from selfjudge.data.load import prepare_data
+from selfjudge.engines.load import LoadedModel, load_model
+from selfjudge.recipes.schema import Recipe
+from selfjudge.training.arguments import training_arguments
+from selfjudge.training.run_folder import RunFolder
+from selfjudge.training.stages import rollout_prompts, run_jsft, self_judge_trainer
+
+Distance = Callable[[PreTrainedModel, PreTrainedModel], float]
+SPLITS = {"8x1": (8, 1), "1x8": (1, 8)}
+# Plain gradient descent: an adaptive optimiser would blow rounding up where a gradient is next to nothing.
+SGD = {"optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "save_strategy": "no"}
+
+
+def batches(split: str) -> dict[str, Any]:
+    rows, steps = SPLITS[split]
+    return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps, **SGD}
+
+
+def test_jsft(tmp_path: Path, tiny_recipe: Callable[..., Recipe], tiny_model_folder: Path, distance: Distance) -> None:
+    start = load_model(tiny_model_folder).model
+    found, losses = {}, {}
+    for split in ("8x1", "1x8"):
+        # 21 rows of very different weight; the third step of an epoch is a short one.
+        recipe = tiny_recipe(7, jsft={"judgment_weight": 3, "training": {**batches(split), "num_train_epochs": 2}})
+        run = run_jsft(recipe, tmp_path / split)
+        found[split] = load_model(run.model).model
+        losses[split] = [row["loss"] for row in metrics(run) if "loss" in row]
+    assert len(losses["8x1"]) == 6  # 21 rows: 8 + 8 + 5, twice
+    assert distance(found["8x1"], start) > 1e-2
+    assert distance(found["8x1"], found["1x8"]) < 1e-5
+    assert losses["1x8"] == pytest.approx(losses["8x1"], abs=2e-4)  # logged with four digits
+
+
+def metrics(run: RunFolder) -> list[dict[str, Any]]:
+    return [row for _, row in read_jsonl(run.path / "metrics.jsonl")]
+
+
+def self_train(recipe: Recipe, folder: Path) -> tuple[LoadedModel, RunFolder]:
+    loaded = load_model(recipe.model.path, dtype="float32")
+    args = training_arguments("self_training", recipe.self_training.training, folder / "checkpoints", 0)
+    prompts, _ = rollout_prompts(recipe, prepare_data(recipe.data, 0), loaded)
+    run = RunFolder.open(folder, "train", recipe)
+    trainer = self_judge_trainer(recipe, loaded, args, prompts, run)
+    trainer.train()
+    return loaded, run
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4, "dropout": 0.0}], ids=["full", "lora"])
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_self_training(
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Recipe],
+    tiny_model_folder: Path,
+    distance: Distance,
+    loss: str,
+    lora: dict[str, Any] | None,
+) -> None:
+    found, losses = {}, {}
+    for split in ("8x1", "1x8"):
+        section = {"loss": loss, "lora": lora, "training": {**batches(split), "max_steps": 3}}
+        if lora:
+            section["training"]["learning_rate"] = 0.5
+        loaded, run = self_train(tiny_recipe(24, self_training=section), tmp_path / split)
+        found[split] = loaded.model
+        losses[split] = [row["loss"] for row in metrics(run) if "loss" in row]
+    assert distance(found["8x1"], found["1x8"]) < 1e-5
+    assert losses["1x8"] == pytest.approx(losses["8x1"], abs=2e-4)
+    if lora is None:
+        assert distance(found["8x1"], load_model(tiny_model_folder).model) > 1e-3
+    else:
+        trained = [p for name, p in found["8x1"].named_parameters() if "lora_B" in name]
+        assert max(float(p.detach().abs().max()) for p in trained) > 1e-3  # B starts at zero

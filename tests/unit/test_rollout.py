@@ -1,0 +1,132 @@
+"""From samples and verdicts to pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.judge import Judge
+from selfjudge.records import Completion, Message
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
+from selfjudge.templates.template import load_templates
+from selfjudge.training.pairs import Pair
+from selfjudge.training.rollout import Labels, RolloutCollector, RolloutPrompt, rollout_seed
+
+
+def completion(text: str, ids: tuple[int, ...], *, cut: bool = False) -> Completion:
+    return Completion(ids=ids, text=text, finish_reason="length" if cut else "stop")
+
+
+END = 2  # the end-of-turn token of these fakes
+
+
+class Scripted:
+    """Answers by script, judges "good" above "bad", and gives -len(prompt) - 10 * sum(response) as log-prob."""
+
+    max_length = 60
+
+    def __init__(self, chat: ChatEncoder, script: list[tuple[Completion, Completion]]) -> None:
+        self.chat = chat
+        self.script = script
+        self.params: SamplingParams | None = None
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        self.params = params
+        return [list(pair) for pair in self.script]
+
+    def label_probabilities(
+        self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        rows = []
+        for prompt in prompts:
+            first, second = self.chat.decode(prompt.token_ids).split("\nA: ")[1].split("\nB: ")
+            better = ("good" in first) - ("good" in second)
+            rows.append({1: [0.8, 0.1], -1: [0.2, 0.6], 0: [0.3, 0.3]}[better])
+        return np.array(rows)
+
+    def response_logprobs(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        return [-float(len(x) + 10 * sum(y)) for x, y in rows]
+
+
+SCRIPT = [
+    (completion("good", (5, END)), completion("bad", (6, 7, END))),  # A wins
+    (completion("bad", (6, END)), completion("good", (5, 5, 5), cut=True)),  # B wins, and was cut off
+    (completion("bad", (6, END)), completion("bad", (6, END))),  # the same tokens
+    (completion("bad", (6, 8, END)), completion(" bad\n", (6, 9, END))),  # they read the same
+    (completion("bad", (6, END)), completion("worse", (7, END))),  # an exact tie
+    (completion("good", (5, END)), completion("long " * 30, (8,), cut=True)),  # does not fit the judge
+]
+PROMPTS = [
+    RolloutPrompt(f"p{i}", (Message(role="user", content="Q"),), tuple(range(10, 11 + i))) for i in range(len(SCRIPT))
+]
+# Verdict of "good" against "bad" shown (good, bad): p = .8, .1; shown (bad, good): p(A) = .2, p(B) = .6.
+# s_good = (.8 + .6) / 2 = .7, s_bad = (.1 + .2) / 2 = .15; strength .7 / .85
+STRENGTH = 0.7 / 0.85
+
+
+def collect(world_chat: ChatEncoder, labels: Labels, seed: int = 3) -> tuple[Scripted, object]:
+    engine = Scripted(world_chat, SCRIPT)
+    judge = Judge(engine, JudgmentEncoder(load_templates("world"), world_chat))
+    params = SamplingParams(n=5, temperature=0.7, max_new_tokens=9)
+    return engine, RolloutCollector(engine, judge, engine, params, labels).collect(PROMPTS, seed)
+
+
+@pytest.mark.parametrize(("labels", "strength"), [("hard", 1.0), ("soft", STRENGTH)])
+def test_pairs_by_hand(world_chat: ChatEncoder, labels: Labels, strength: float) -> None:
+    _, rollout = collect(world_chat, labels)
+    assert [(p.prompt_ids, p.chosen_ids, p.rejected_ids) for p in rollout.pairs] == [
+        ((10,), (5, END), (6, 7, END)),
+        ((10, 11), (5, 5, 5), (6, END)),  # ids as sampled: nothing ends what was cut off
+    ]
+    assert [p.strength for p in rollout.pairs] == pytest.approx([strength] * 2)
+    # -len(prompt) - 10 * sum(response), END = 2: -(1 + 70), -(2 + 150); -(1 + 150), -(2 + 80)
+    assert [p.reference_chosen for p in rollout.pairs] == [-71.0, -152.0]
+    assert [p.reference_rejected for p in rollout.pairs] == [-151.0, -82.0]
+    assert all(isinstance(p, Pair) for p in rollout.pairs)
+
+
+def test_everything_that_gave_no_pair_is_counted(world_chat: ChatEncoder) -> None:
+    _, rollout = collect(world_chat, "soft")
+    stats = rollout.stats
+    assert stats.prompts == 6
+    assert stats.identical_rate == pytest.approx(2 / 6)
+    assert stats.unjudgeable_rate == pytest.approx(1 / 6)
+    assert stats.tie_rate == pytest.approx(1 / 6)
+    # Three verdicts. Disagreement: the tie has no preference in either order. Mass: .85, .85, .6.
+    assert stats.disagreement_rate == pytest.approx(1 / 3)
+    assert stats.label_mass == pytest.approx((0.85 + 0.85 + 0.6) / 3)
+    assert stats.strength == pytest.approx((STRENGTH + STRENGTH + 0.5) / 3)
+    assert stats.truncated_rate == pytest.approx(2 / 12)
+    # Tokens: 2 + 3, 2 + 3, 2 + 2, 3 + 3, 2 + 2, 2 + 1
+    assert stats.response_length == pytest.approx(27 / 12)
+    assert [j.verdict is None for j in rollout.judged] == [False, False, True, True, False, True]
+    assert [j.samples for j in rollout.judged] == SCRIPT
+
+
+def test_two_samples_a_prompt_by_the_steps_seed(world_chat: ChatEncoder) -> None:
+    engine, _ = collect(world_chat, "hard", seed=77)
+    assert engine.params == SamplingParams(n=2, temperature=0.7, max_new_tokens=9, seed=77)
+
+
+def test_a_rollout_without_pairs(world_chat: ChatEncoder) -> None:
+    engine = Scripted(world_chat, SCRIPT[2:4])
+    judge = Judge(engine, JudgmentEncoder(load_templates("world"), world_chat))
+    rollout = RolloutCollector(engine, judge, engine, SamplingParams(), "hard").collect(PROMPTS[:2], 0)
+    assert rollout.pairs == []
+    assert rollout.stats.identical_rate == 1.0
+    assert math.isnan(rollout.stats.disagreement_rate)  # nothing was judged, so nothing is said
+
+
+def test_rollout_seeds_depend_on_run_step_and_process() -> None:
+    seeds = {rollout_seed(s, t, p) for s in range(5) for t in range(50) for p in range(4)}
+    assert len(seeds) == 1000
+    assert rollout_seed(1, 2, 3) == rollout_seed(1, 2, 3)
+    assert all(0 <= seed < 2**31 for seed in seeds)
