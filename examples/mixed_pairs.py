@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
@@ -22,9 +23,11 @@ from selfjudge.data.prompts import load_comparisons
 from selfjudge.data.sources import load_preferences, split_by_prompt, write_records
 from selfjudge.evaluation.held_out import as_comparisons
 from selfjudge.evaluation.judging import summarise
+from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Message
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
+from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stages import run_jsft, run_self_training
 
 PAIRS = {
@@ -55,10 +58,10 @@ def main() -> None:
     tests = _judge_tests(args, held_out)
     steps = {
         "judge_before": lambda: _measure_judge(args.model, args, tests),
-        "jsft": lambda: _finished(run_jsft(recipe, out / "jsft", resume=(out / "jsft").exists())),
+        "jsft": lambda: _run(run_jsft, recipe, out / "jsft"),
         "judge_after": lambda: _measure_judge(str(out / "jsft"), args, tests),
         "best_of": lambda: _best_of(str(out / "jsft"), args),
-        "train": lambda: _finished(run_self_training(recipe, out / "train", resume=(out / "train").exists())),
+        "train": lambda: _run(run_self_training, recipe, out / "train"),
     }
     for name, step in steps.items():
         if name not in figures and name not in args.skip:
@@ -180,8 +183,12 @@ def _mean(values: list[float]) -> dict[str, float]:
     return {"mean": fmean(values), "low": float(interval.low), "high": float(interval.high)}
 
 
-def _finished(run: object) -> object:
-    info = run.info  # type: ignore[attr-defined]
+def _run(stage: Callable[..., RunFolder], recipe: Recipe, folder: Path) -> dict[str, object]:
+    """Runs a stage, or goes on with it; one that had finished is left as it is."""
+    file = folder / "run.json"
+    info = json.loads(file.read_text()) if file.is_file() else {}
+    if info.get("status") != "finished":
+        info = stage(recipe, folder, resume=folder.exists()).info
     kept = ("steps", "stopped", "rows", "prompts", "dropped", "started", "finished")
     return {key: info[key] for key in kept if key in info}
 

@@ -144,7 +144,7 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ("self_training.lora=null", ("self_training", "lora"), None),
         ("self_training.lora.r=64", ("self_training", "lora", "r"), 64),
         ("self_training.rollout={temperature: 0.7}", ("self_training", "rollout", "temperature"), 0.7),
-        ("jsft.lora.r=4", ("jsft", "lora", "r"), 4),  # a section that was null
+        ("jsft.lora.r=4", ("jsft", "lora", "r"), 4),  # a section that was not there
         ("jsft.training.learning_rate=1.0e-4", ("jsft", "training", "learning_rate"), 1e-4),
         ("jsft.training.max_steps=3", ("jsft", "training", "max_steps"), 3),
         ("data.sources.1.limit=10", ("data", "sources", 1, "limit"), 10),
@@ -170,6 +170,9 @@ def test_an_override_wins_and_changes_nothing_else(override: str, path: tuple[An
 
 def test_the_last_override_wins() -> None:
     assert load_recipe("demo", ["seed=1", "seed=2"]).seed == 2
+    lora = load_recipe("demo", ["self_training.lora=null", "self_training.lora.r=4"]).self_training.lora
+    assert lora is not None
+    assert lora.r == 4  # a section that was null
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from selfjudge.data.prompts import PromptRow
     from selfjudge.engines.base import SamplingParams
     from selfjudge.engines.hf import TransformersEngine
+    from selfjudge.judge import Judge
     from selfjudge.records import Bracket
 
 
@@ -75,6 +76,7 @@ def sample(
     base = TransformersEngine(loaded.model, loaded.chat, adapter=False, **batching)
     judge = Judge(base, JudgmentEncoder(load_templates(template or loaded.templates), loaded.chat))
     params = SamplingParams(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    _check_lengths(judge, rows, max_new_tokens)
     candidates = _candidates(policy, rows, params)
     prompts = 2 * len(judge.encoder.principles) * sum(len(c) - 1 for c in candidates)
     with progress_bar("Judging", prompts) as advance:
@@ -88,20 +90,30 @@ def sample(
     print_table([*summary, ("Answers", output)])
 
 
-def _candidates(policy: TransformersEngine, rows: Sequence[PromptRow], params: SamplingParams) -> list[tuple[str, ...]]:
-    """Returns each prompt's own candidates, or ``params.n`` samples where it brought none."""
+def _check_lengths(judge: Judge, rows: Sequence[PromptRow], max_new_tokens: int) -> None:
+    """Raises DataError, before anything is sampled, if some match would not fit the model's context."""
     from selfjudge.errors import DataError
+    from selfjudge.records import Comparison
 
-    bare = [row for row in rows if row.candidates is None]
-    ids = [policy.chat.prompt_ids(row.prompt) for row in bare]
-    for row, prompt in zip(bare, ids, strict=True):
-        if len(prompt) + params.max_new_tokens > policy.max_length:
+    for row in rows:
+        *_, a, b = sorted(("", "", *(row.candidates or ())), key=len)
+        match = judge.longest_prompt(Comparison(id=row.id, prompt=row.prompt, response_a=a, response_b=b))
+        needed = match if row.candidates else match + 2 * max_new_tokens
+        if needed >= judge.engine.max_length:
+            hint = "shorten its candidates" if row.candidates else "lower --max-new-tokens or shorten the prompt"
             raise DataError(
-                f"Prompt {row.id!r} has {len(prompt)} tokens; with {params.max_new_tokens} new ones it is over the "
-                f"model's {policy.max_length}: lower --max-new-tokens or shorten the prompt."
+                f"Prompt {row.id!r}: judging two of its candidates can take {needed} tokens, the model takes "
+                f"{judge.engine.max_length}: {hint}."
             )
+
+
+def _candidates(
+    policy: TransformersEngine, rows: Sequence[PromptRow], params: SamplingParams
+) -> list[tuple[str, ...]]:
+    """Returns each prompt's own candidates, or ``params.n`` samples where it brought none."""
+    bare = [row for row in rows if row.candidates is None]
     with progress_bar("Sampling", len(bare)) as advance:
-        samples = iter(policy.sample(ids, params, advance))
+        samples = iter(policy.sample([policy.chat.prompt_ids(row.prompt) for row in bare], params, advance))
     return [row.candidates or tuple(completion.text for completion in next(samples)) for row in rows]
 
 

@@ -23,8 +23,8 @@ class JsftCollator:
     judgment_weight: float = 1.0
 
     def __call__(self, features: Sequence[dict[str, object]]) -> dict[str, Tensor]:
-        """Collates ``{"row": Row}`` features."""
-        rows: list[Row] = [feature["row"] for feature in features]  # type: ignore[misc]
+        """Collates ``{"rows": (Row, ...)}`` features, see :func:`selfjudge.data.rows.examples`."""
+        rows: list[Row] = [row for feature in features for row in feature["rows"]]  # type: ignore[attr-defined]
         longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), self.pad_id)
         mask = torch.zeros((len(rows), longest), dtype=torch.long)

@@ -19,12 +19,16 @@ Kind = Literal["policy", "judgment"]
 
 @dataclass(frozen=True)
 class Row:
-    """One training row. ``is_target[i]`` says whether ``ids[i]`` is trained; ``name`` says where it came from."""
+    """One training row. ``is_target[i]`` says whether ``ids[i]`` is trained; ``name`` says where it came from.
+
+    ``pair`` names what the two orders of a judgment have in common; a policy row stands alone and has none.
+    """
 
     kind: Kind
     name: str
     ids: tuple[int, ...]
     is_target: tuple[bool, ...]
+    pair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationa
             target += principle.rationale_ids(why_first, why_second)
         ids = (*prompt.token_ids, *target)
         is_target = (*(False for _ in prompt.token_ids), *(True for _ in target))
-        rows.append(Row("judgment", f"{record.id}:{record.principle}:{'AB' if label == 0 else 'BA'}", ids, is_target))
+        pair = f"{record.id}:{record.principle}"
+        rows.append(Row("judgment", f"{pair}:{'AB' if label == 0 else 'BA'}", ids, is_target, pair))
     return rows
 
 
@@ -102,6 +107,21 @@ def build_judgment_rows(
             unknown.append(DroppedRow("judgment", record.id, reason))
     built = _fitting(rows, max_length)
     return Rows(built.rows, (*unknown, *built.dropped))
+
+
+def examples(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
+    """Returns what is shuffled and batched as one: a policy row, or the two orders of a pair.
+
+    Seen together, the orders cancel what says nothing about quality: with the labels A and B once each, leaning to one
+    of them gains nothing in any batch, and the gradient that is left is about the responses.
+    """
+    grouped: list[tuple[Row, ...]] = []
+    for row in rows:
+        if row.pair is not None and grouped and grouped[-1][-1].pair == row.pair:
+            grouped[-1] += (row,)
+        else:
+            grouped.append((row,))
+    return grouped
 
 
 def _fitting(rows: Sequence[Row], max_length: int) -> Rows:

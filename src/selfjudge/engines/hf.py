@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches
+from selfjudge.engines.load import context_length
 from selfjudge.engines.responses import collate_responses, response_logprobs
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
@@ -58,7 +59,7 @@ class TransformersEngine:
     @property
     def max_length(self) -> int:
         """The model's context length in tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
+        return context_length(self.model)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None

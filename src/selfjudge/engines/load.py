@@ -34,6 +34,11 @@ class LoadedModel:
     chat: ChatEncoder
     templates: str = "general"
 
+    @property
+    def context(self) -> int:
+        """The tokens the model can take, or a very large number where its config does not say."""
+        return context_length(self.model)
+
 
 def load_model(
     path: str | Path,
@@ -74,6 +79,11 @@ def load_model(
     if adapter is not None:
         model = _with_adapter(model, Path(adapter))
     return LoadedModel(model.to(device).eval(), chat, templates)
+
+
+def context_length(model: PreTrainedModel | PeftModel) -> int:
+    """Returns the most tokens a model can take, or a very large number where its config does not say."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
 
 
 def load_tokenizer(path: str | Path, chat_template: str | None = None) -> ChatEncoder:

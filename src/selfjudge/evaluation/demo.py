@@ -174,7 +174,7 @@ def _stop_step(run: Path, limits: StopSection) -> dict[str, Any] | None:
     rule = StopRule(limits)
     for _, row in read_jsonl(run / "metrics.jsonl"):
         if "kl" in row:
-            measure = StepMeasure(row["kl"], row["rollout/length"], 1 - row["rollout/disagreement_rate"])
+            measure = StepMeasure(row["kl"], row["rollout/length"], 1 - row.get("rollout/disagreement_rate", 0.0))
             reason = rule.add(measure)
             if reason:
                 return {"step": row["step"], "reason": reason}

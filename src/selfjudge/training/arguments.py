@@ -42,9 +42,12 @@ def training_arguments(section: str, values: dict[str, Any], output_dir: Path, s
             raise RecipeError(f"unknown key '{section}.training.{name}'; {hint}")
     defaults = {**_DEFAULTS, "dataloader_pin_memory": torch.cuda.is_available()}
     try:
-        return TrainingArguments(
+        args = TrainingArguments(
             output_dir=str(output_dir), seed=seed, remove_unused_columns=False, **{**defaults, **values}
         )
+        # Several visible GPUs in one process would mean DataParallel, which this project does not use.
+        args._n_gpu = min(args.n_gpu, 1)
+        return args
     except (ValueError, TypeError, RuntimeError) as e:
         raise RecipeError(f"{section}.training: {' '.join(str(e).split())}") from e
 

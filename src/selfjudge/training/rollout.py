@@ -124,7 +124,8 @@ def to_pair(judged: JudgedSamples, labels: Labels) -> Pair | None:
         return None
     a, b = judged.samples
     chosen, rejected, strength = (a, b, verdict.strength) if verdict.preferred == "A" else (b, a, 1 - verdict.strength)
-    return Pair(judged.prompt.ids, chosen.ids, rejected.ids, strength if labels == "soft" else 1.0)
+    # The vote of several principles can go against their mean; such a pair asks for no preference, not for the loser.
+    return Pair(judged.prompt.ids, chosen.ids, rejected.ids, max(strength, 0.5) if labels == "soft" else 1.0)
 
 
 def rollout_seed(seed: int, step: int, process: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
-from selfjudge.data.io import atomic_writer, read_jsonl
+from selfjudge.data.io import atomic_writer
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Recipe
@@ -50,7 +50,8 @@ class RunFolder:
         if before is not None:
             return cls(path, stage, before)
         path.mkdir(parents=True, exist_ok=True)
-        (path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        with atomic_writer(path / "recipe.yaml") as handle:
+            handle.write(dump_recipe(recipe))
         run = cls(path, stage, {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()})
         run.update(status="running", started=_now())
         return run
@@ -124,9 +125,11 @@ class RunFolder:
     def _cut_after(self, file: Path, step: int) -> None:
         if not file.is_file():
             return
-        rows = [row for _, row in read_jsonl(file) if row["step"] <= step]
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A run that was killed may have left half a line at the end.
+        whole = [line for line in lines if line.endswith("\n")]
         with atomic_writer(file, overwrite=True) as handle:
-            handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            handle.writelines(line for line in whole if json.loads(line)["step"] <= step)
 
 
 def _differences(before: Any, now: Any, at: str = "") -> list[str]:

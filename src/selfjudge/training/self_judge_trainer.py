@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from selfjudge.core.losses import LossName, log_ratio, preference_loss
 from selfjudge.engines.responses import response_logprobs
@@ -85,7 +86,7 @@ class SelfJudgeTrainer(Trainer):
         self._pad_id = pad_id
         self._step_kl: list[Tensor] = []
         self._rollout_length, self._rollout_agreement = 0.0, 1.0
-        self.add_callback(_StopCallback(self))
+        self.add_callback(_StepCallback(self))
         self._buffer: deque[dict[str, Tensor]] = deque()
         self._logged: dict[str, list[tuple[Tensor | float, float]]] = {}
 
@@ -136,6 +137,20 @@ class SelfJudgeTrainer(Trainer):
             self.stop_reason = self._stop.add(StepMeasure(kl, self._rollout_length, self._rollout_agreement))
         self._step_kl.clear()
         return self.stop_reason is not None
+
+    @property
+    def mid_rollout(self) -> bool:
+        """True between the optimisation steps of one rollout."""
+        return bool(self._buffer)
+
+    def stop_state(self) -> dict[str, Any]:
+        """Returns the stop rule's memory, for a checkpoint."""
+        return self._stop.state() if self._stop is not None else {}
+
+    def restore_stop_state(self, state: dict[str, Any] | None) -> None:
+        """Takes back what :meth:`stop_state` gave."""
+        if self._stop is not None and state:
+            self._stop.restore(state)
 
     def _fill(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> None:
         """Rolls out the next ``num_batches`` batches of prompts and cuts the pairs into as many micro-batches."""
@@ -195,14 +210,30 @@ def _collate_indices(indices: list[int]) -> dict[str, Tensor]:
     return {"index": torch.tensor(indices)}
 
 
-class _StopCallback(TrainerCallback):
-    """Ends training when the trainer's stop rule says so."""
+class _StepCallback(TrainerCallback, ExportableState):
+    """Ends training when the stop rule says so, and keeps checkpoints such that a resumed run ends alike.
+
+    The rule's memory is part of a checkpoint. A checkpoint that is due in the middle of a rollout waits for its end, as
+    the rollout's remaining pairs are not saved.
+    """
 
     def __init__(self, trainer: SelfJudgeTrainer) -> None:
         self._trainer = trainer
+        self._save_due = False
+
+    def state(self) -> dict[str, Any]:
+        """Returns what the Trainer writes into a checkpoint."""
+        return {"args": {}, "attributes": self._trainer.stop_state()}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Takes the rule's memory back from the checkpoint of a resumed run."""
+        self._trainer.restore_stop_state(state.stateful_callbacks.get(type(self).__name__, {}).get("attributes"))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks after each optimisation step."""
+        self._save_due = self._save_due or control.should_save
+        control.should_save = self._save_due and not self._trainer.mid_rollout
+        self._save_due = self._save_due and not control.should_save
         if self._trainer.check_stop():
             control.should_training_stop = True
 

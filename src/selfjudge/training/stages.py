@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.load import PreparedData, prepare_data
-from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows
+from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows, examples
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import DtypeName, LoadedModel, load_model, save_model
@@ -48,14 +48,15 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
     loaded = _load_start(recipe, recipe.model.path, jsft.lora)
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
     data = prepare_data(recipe.data, recipe.seed)
-    rows, dropped = jsft_rows(recipe, data, loaded.chat, encoder)
+    rows, dropped = jsft_rows(recipe, data, loaded.chat, encoder, loaded.context)
     run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
     _record_data(run, data, dropped, rows={kind: sum(r.kind == kind for r in rows) for kind in ("policy", "judgment")})
     model = _with_lora(loaded.model, jsft.lora, seed=recipe.seed)
     trainer = JsftTrainer(
         model,
         args,
-        train_dataset=[{"row": row, "input_ids": row.ids} for row in rows],
+        # input_ids give the length by which the Trainer may group.
+        train_dataset=[{"rows": group, "input_ids": group[0].ids} for group in examples(rows)],
         data_collator=JsftCollator(_pad_id(loaded.chat), jsft.judgment_weight),
         processing_class=loaded.chat.tokenizer,
         callbacks=[_MetricsFile(run)],
@@ -92,7 +93,8 @@ def run_self_training(
     _train(trainer, run)
     model = trainer.model
     if isinstance(model, PeftModel):
-        model.save_pretrained(run.path / "adapter")
+        model.save_pretrained(str(run.path / "adapter.partial"))
+        (run.path / "adapter.partial").rename(run.path / "adapter")
         model = model.merge_and_unload()
     save_model(model, loaded.chat.tokenizer, run.model, load_templates(recipe.templates.set))
     run.finish(steps=trainer.state.global_step, stopped=trainer.stop_reason)
@@ -100,22 +102,23 @@ def run_self_training(
 
 
 def jsft_rows(
-    recipe: Recipe, data: PreparedData, chat: ChatEncoder, encoder: JudgmentEncoder
+    recipe: Recipe, data: PreparedData, chat: ChatEncoder, encoder: JudgmentEncoder, context: int
 ) -> tuple[list[Row], list[DroppedRow]]:
     """Returns the rows that the recipe's ``jsft.rows`` asks for, and what was left out.
+
+    A row may be as long as data.max_length and the model's ``context`` allow.
 
     Raises:
         DataError: if no row is left.
     """
     rows: list[Row] = []
     dropped: list[DroppedRow] = []
+    longest = min(recipe.data.max_length, context)
     if recipe.jsft.rows != "judgment":
-        built = build_policy_rows(data.policy, chat, recipe.data.max_length)
+        built = build_policy_rows(data.policy, chat, longest)
         rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
     if recipe.jsft.rows != "policy":
-        built = build_judgment_rows(
-            data.judgment, encoder, recipe.data.max_length, rationale=recipe.templates.rationale
-        )
+        built = build_judgment_rows(data.judgment, encoder, longest, rationale=recipe.templates.rationale)
         rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
     if not rows:
         reasons = ", ".join(sorted({d.reason for d in dropped})) or "the sources gave no records for them"
@@ -131,8 +134,7 @@ def rollout_prompts(
     Raises:
         DataError: if no prompt is left.
     """
-    context = int(getattr(loaded.model.config, "max_position_embeddings", None) or recipe.data.max_length)
-    limit = min(recipe.data.max_length, context) - recipe.self_training.rollout.max_new_tokens
+    limit = min(recipe.data.max_length, loaded.context) - recipe.self_training.rollout.max_new_tokens
     encoded = [
         RolloutPrompt(f"prompt-{i}", prompt, tuple(loaded.chat.prompt_ids(prompt)))
         for i, prompt in enumerate(data.prompts)

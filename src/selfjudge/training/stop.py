@@ -7,8 +7,9 @@ growing distance to the reference, answers that grow, and orders that stop agree
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
+from typing import Any
 
 from selfjudge.recipes.schema import StopSection
 
@@ -33,6 +34,15 @@ class StopRule:
     def __post_init__(self) -> None:
         """Starts with an empty window."""
         self._recent = deque(maxlen=self.limits.window)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the rule's memory as JSON values."""
+        return {"start_length": self.start_length, "recent": [asdict(measure) for measure in self._recent]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what :meth:`state` gave."""
+        self.start_length = state["start_length"]
+        self._recent = deque((StepMeasure(**measure) for measure in state["recent"]), maxlen=self.limits.window)
 
     def add(self, measure: StepMeasure) -> str | None:
         """Adds a step and returns why to stop now, or None. Nothing is judged before the window is full."""

@@ -34,6 +34,9 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "school": "desk pencil book chalk lesson teacher exam map ruler class essay globe bell pupil eraser quiz",
     }.items()
 }
+FILLERS: tuple[str, ...] = tuple("um er stuff whatever something dunno".split())
+"""Words people fall back on; no topic has them."""
+
 COUNTS: dict[str, int] = {"two": 2, "three": 3, "four": 4, "five": 5}
 PHRASINGS: tuple[tuple[str, str, str, str], ...] = (
     # before the count, before the topic, before the first required word, at the end

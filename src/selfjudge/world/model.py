@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selfjudge.world.grammar import AND, COUNTS, PHRASINGS, TOPICS
+from selfjudge.world.grammar import AND, COUNTS, FILLERS, PHRASINGS, TOPICS
 
 CONTEXT_LENGTH = 256
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
@@ -28,7 +28,7 @@ TEMPLATE_PHRASES = ("\nA:", "\nB:", "\nBetter: A or B?", "user\n", "assistant\n"
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The small world's tokenizer, the same on every call: ChatML, ``<|im_end|>`` as eos, ``A`` and ``B`` tokens."""
     phrases = _phrases()
-    words = [*COUNTS, *TOPICS, *(word for words in TOPICS.values() for word in words)]
+    words = [*COUNTS, *TOPICS, *FILLERS, *(word for words in TOPICS.values() for word in words)]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     whole = [_to_byte_level(text, byte_level) for text in [*phrases, " A", " B", *words, *(f" {w}" for w in words)]]
     tokens = dict.fromkeys([*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *whole])

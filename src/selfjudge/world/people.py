@@ -11,7 +11,7 @@ import random
 
 from selfjudge.errors import DataError
 from selfjudge.records import Message, PreferenceRecord
-from selfjudge.world.grammar import SEPARATOR, TOPICS, Ask, Split, every_prompt, parse
+from selfjudge.world.grammar import FILLERS, SEPARATOR, TOPICS, Ask, Split, every_prompt, parse
 from selfjudge.world.truth import label, utility
 
 MISCOUNTS = (-2, -1, -1, -1, 1, 1)
@@ -45,9 +45,11 @@ def respond(ask: Ask, rng: random.Random) -> str:
 
 def _next_word(ask: Ask, words: list[str], care: float, rng: random.Random) -> str:
     carelessness = 1.0 - care
-    if words and rng.random() < 0.35 * carelessness:
+    if words and rng.random() < 0.4 * carelessness:
         return rng.choice(words)
-    wanders = rng.random() < 0.6 * carelessness
+    if rng.random() < 0.3 * carelessness:
+        return rng.choice(FILLERS)
+    wanders = rng.random() < 0.3 * carelessness
     topic = rng.choice([name for name in TOPICS if name != ask.topic]) if wanders else ask.topic
     return rng.choice([word for word in TOPICS[topic] if word not in words])
 

@@ -17,15 +17,15 @@ import random
 from selfjudge.world.grammar import TOPICS, parse, words_of
 
 ON_TOPIC = 1.0
-COVERAGE = 1.0
-REPETITION = 1.0
+COVERAGE = 1.5
+REPETITION = 1.5
 AMOUNT = 1.0
 AMOUNT_CAP = 2.0
 
 CLEAR_DIFFERENCE = 0.5
 """From this utility difference on, two responses count as clearly different."""
 
-TEMPERATURE = 0.4
+TEMPERATURE = 0.5
 """Noise of people's labels, in units of utility; see :func:`label`."""
 
 
