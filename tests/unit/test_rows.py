@@ -149,7 +149,7 @@ def test_batches_by_hand() -> None:
         Row("policy", "p", (5, 6, 7, 8), (False, True, False, True)),
         Row("judgment", "j", (5, 9), (False, True)),
     ]
-    batch = JsftCollator(pad_id=0, judgment_weight=8.0)([{"row": row} for row in rows])
+    batch = JsftCollator(pad_id=0, judgment_weight=8.0)([{"rows": (row,)} for row in rows])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
     assert batch["target_weights"].tolist() == [[0, 1, 0, 1], [0, 8, 0, 0]]

@@ -107,9 +107,7 @@ def _check_lengths(judge: Judge, rows: Sequence[PromptRow], max_new_tokens: int)
             )
 
 
-def _candidates(
-    policy: TransformersEngine, rows: Sequence[PromptRow], params: SamplingParams
-) -> list[tuple[str, ...]]:
+def _candidates(policy: TransformersEngine, rows: Sequence[PromptRow], params: SamplingParams) -> list[tuple[str, ...]]:
     """Returns each prompt's own candidates, or ``params.n`` samples where it brought none."""
     bare = [row for row in rows if row.candidates is None]
     with progress_bar("Sampling", len(bare)) as advance:

@@ -34,7 +34,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "school": "desk pencil book chalk lesson teacher exam map ruler class essay globe bell pupil eraser quiz",
     }.items()
 }
-FILLERS: tuple[str, ...] = tuple("um er stuff whatever something dunno".split())
+FILLERS: tuple[str, ...] = ("um", "er", "stuff", "whatever", "something", "dunno")
 """Words people fall back on; no topic has them."""
 
 COUNTS: dict[str, int] = {"two": 2, "three": 3, "four": 4, "five": 5}
