@@ -1,6 +1,6 @@
 """The demo: the whole road in the small world, measured against its true utility.
 
-    JSFT → self-training with soft labels, and with hard labels to compare → tournament → report
+    base model → JSFT → self-training with soft labels, and with hard labels to compare → tournament → report
 
 Everything it reports is computed in the run. The truth only measures; no training step and no stop rule sees it.
 """
@@ -23,6 +23,7 @@ from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model
+from selfjudge.evaluation.base_model import pretrain_world_model
 from selfjudge.evaluation.report import write_report
 from selfjudge.evaluation.world import (
     CurvePoint,
@@ -74,14 +75,16 @@ def run_demo(output_dir: str | Path, seed: int = 0) -> Path:
     begin = time.perf_counter()
     recipe = load_recipe("demo", [f"seed={seed}"])
     run = RunFolder.open(output_dir, "demo", recipe)
-    _console.print("[bold]1/4[/bold] JSFT: one model learns to answer and to judge, from preference pairs")
+    _console.print("[bold]1/5[/bold] A base model: the small world's text, without labels")
+    recipe.model.path = str(pretrain_world_model(run.path / "base", seed))
+    _console.print("[bold]2/5[/bold] JSFT: one model learns to answer and to judge, from preference pairs")
     jsft = run_jsft(recipe, run.path / "jsft")
     judge = _judge(jsft.model, recipe)
     params = _params(recipe, seed)
-    for number, labels in ((2, "soft"), (3, "hard")):
-        _console.print(f"[bold]{number}/4[/bold] Self-training on its own verdicts, {labels} labels")
+    for number, labels in ((3, "soft"), (4, "hard")):
+        _console.print(f"[bold]{number}/5[/bold] Self-training on its own verdicts, {labels} labels")
         _self_train(recipe, run.path, labels, judge, params)
-    _console.print("[bold]4/4[/bold] Tournaments, and everything measured against the truth")
+    _console.print("[bold]5/5[/bold] Tournaments, and everything measured against the truth")
     trained = load_model(run.path / "soft")
     policies = Policies(judge.engine, TransformersEngine(trained.model, trained.chat), judge)  # type: ignore[arg-type]
     rates, details = _measure(policies, recipe, run.path, params)

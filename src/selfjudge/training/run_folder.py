@@ -127,7 +127,7 @@ class RunFolder:
             return
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         # A run that was killed may have left half a line at the end.
-        whole = [line for line in lines if line.endswith("\n")]
+        whole = [line for line in lines if line.endswith("\n") and line.strip()]
         with atomic_writer(file, overwrite=True) as handle:
             handle.writelines(line for line in whole if json.loads(line)["step"] <= step)
 

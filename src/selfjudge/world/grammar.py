@@ -1,11 +1,10 @@
-"""The small world's language: eight topics, sixteen words each, and prompts that ask for some of them.
+"""The small world's language: eight topics, sixteen words each, and prompts that ask for words of one or two topics.
 
-A prompt names a topic, how many things are wanted and one or two things that must be among them:
+    Name three things of the sea and the farm for Ada.
 
-    Name three things of the sea, with coral and tide.
-
-A response is a list of words: ``coral, tide, wave``. :func:`render` writes a prompt, :func:`parse` reads it back, and
-:func:`every_prompt` lists them all, split by *what is asked* so that no fresh prompt is a rewording of a train one.
+A response is a list of words: ``coral cow tide``. Who it is for does not matter; people mention it all the same.
+:func:`render` writes a prompt, :func:`parse` reads it back, and :func:`every_prompt` lists them all, split by *what is
+asked* so that no fresh prompt is a rewording of a train one.
 """
 
 from __future__ import annotations
@@ -38,77 +37,76 @@ FILLERS: tuple[str, ...] = ("um", "er", "stuff", "whatever", "something", "dunno
 """Words people fall back on; no topic has them."""
 
 COUNTS: dict[str, int] = {"two": 2, "three": 3, "four": 4, "five": 5}
-PHRASINGS: tuple[tuple[str, str, str, str], ...] = (
-    # before the count, before the topic, before the first required word, at the end
-    ("Name", " things of the", ", with", "."),
-    ("Tell me", " things about the", ": include", "."),
-    ("List", " words for the", " and mention", "."),
-    ("Give me", " things from the", ", such as", "."),
+NAMES: tuple[str, ...] = (
+    "Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned", "Ola", "Pia",
+)  # fmt: skip
+PHRASINGS: tuple[tuple[str, str, str], ...] = (
+    # before the count, before the topics, before the name
+    ("Name", " things of the", " for"),
+    ("Tell me", " things about the", " and greet"),
+    ("List", " words for the", " to help"),
+    ("Give me", " things from the", " to show"),
 )
-AND = " and "
+AND = " and the "
 SEPARATOR = " "
 
 FRESH_SHARE = 0.15
-"""Share of all asks (topic, count, set of required words) that is held back as ``fresh``."""
+"""Share of all asks (count, set of topics, name) that is held back as ``fresh``."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a prompt asks for: ``count`` things of ``topic``, the words in ``required`` among them."""
+    """What a prompt asks for: ``count`` things of ``topics``, each of them covered, for ``name``."""
 
-    topic: str
+    topics: tuple[str, ...]
     count: int
-    required: tuple[str, ...]
+    name: str
 
 
 def render(ask: Ask, phrasing: int = 0) -> str:
     """The prompt text of ``ask`` in one of the :data:`PHRASINGS`."""
-    name = next(word for word, value in COUNTS.items() if value == ask.count)
-    before_count, before_topic, before_required, end = PHRASINGS[phrasing]
-    return f"{before_count} {name}{before_topic} {ask.topic}{before_required} {AND.join(ask.required)}{end}"
+    count = next(word for word, value in COUNTS.items() if value == ask.count)
+    before_count, before_topics, before_name = PHRASINGS[phrasing]
+    return f"{before_count} {count}{before_topics} {AND.join(ask.topics)}{before_name} {ask.name}."
 
 
 def parse(prompt: str) -> Ask:
     """The inverse of :func:`render`, whatever the phrasing. Raises DataError for text the grammar does not produce."""
     for pattern in _patterns():
         if match := pattern.fullmatch(prompt.strip()):
-            return Ask(match["topic"], COUNTS[match["count"]], tuple(match["required"].split(AND)))
+            return Ask(tuple(match["topics"].split(AND)), COUNTS[match["count"]], match["name"])
     raise DataError(
-        f"not a prompt of the small world: {prompt[:80]!r}; expected a text like {render(Ask('sea', 2, ('tide',)))!r}"
+        f"not a prompt of the small world: {prompt[:80]!r}; expected a text like "
+        f"{render(Ask(('sea', 'farm'), 3, 'Ada'))!r}"
     )
 
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    count, topic = "|".join(COUNTS), "|".join(TOPICS)
-    word = "(?:" + "|".join(word for words in TOPICS.values() for word in words) + ")"
-    required = f"{word}(?:{AND}{word})?"
+    count, topic, name = "|".join(COUNTS), "|".join(TOPICS), "|".join(NAMES)
+    topics = f"(?:{topic})(?:{AND}(?:{topic}))?"
     return tuple(
-        re.compile(
-            f"{re.escape(a)} (?P<count>{count}){re.escape(b)} (?P<topic>{topic}){re.escape(c)} "
-            f"(?P<required>{required}){re.escape(end)}"
-        )
-        for a, b, c, end in PHRASINGS
+        re.compile(f"{a} (?P<count>{count}){b} (?P<topics>{topics}){c} (?P<name>{name})\\.") for a, b, c in PHRASINGS
     )
 
 
 def split_of(ask: Ask) -> Split:
-    """The split ``ask`` belongs to. The order of the required words and the phrasing play no part in it."""
-    key = f"{ask.topic}/{ask.count}/{'+'.join(sorted(ask.required))}"
+    """The split ``ask`` belongs to. The order of the topics and the phrasing play no part in it."""
+    key = f"{ask.count}/{'+'.join(sorted(ask.topics))}/{ask.name}"
     return "fresh" if zlib.crc32(key.encode()) / 2**32 < FRESH_SHARE else "train"
 
 
 @cache
 def every_prompt(split: Split) -> tuple[str, ...]:
-    """All prompts of a split in a fixed order. Together the two splits hold 32,768 distinct prompts."""
+    """All prompts of a split in a fixed order. Together the two splits hold 16,384 distinct prompts."""
     if split not in get_args(Split):
         raise DataError(f"unknown split {split!r}: use one of {', '.join(get_args(Split))}")
     asks = (
-        Ask(topic, count, required)
-        for topic, words in TOPICS.items()
-        for count in COUNTS.values()
+        Ask(topics, count, name)
         for size in (1, 2)
-        for required in permutations(words, size)
+        for topics in permutations(TOPICS, size)
+        for count in COUNTS.values()
+        for name in NAMES
     )
     return tuple(render(ask, i) for ask in asks if split_of(ask) == split for i in range(len(PHRASINGS)))
 

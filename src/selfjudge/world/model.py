@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selfjudge.world.grammar import AND, COUNTS, FILLERS, PHRASINGS, TOPICS
+from selfjudge.world.grammar import AND, COUNTS, FILLERS, NAMES, PHRASINGS, TOPICS
 
 CONTEXT_LENGTH = 256
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
@@ -28,7 +28,7 @@ TEMPLATE_PHRASES = ("\nA:", "\nB:", "\nBetter: A or B?", "user\n", "assistant\n"
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The small world's tokenizer, the same on every call: ChatML, ``<|im_end|>`` as eos, ``A`` and ``B`` tokens."""
     phrases = _phrases()
-    words = [*COUNTS, *TOPICS, *FILLERS, *(word for words in TOPICS.values() for word in words)]
+    words = [*COUNTS, *TOPICS, *FILLERS, *NAMES, *(word for words in TOPICS.values() for word in words)]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     whole = [_to_byte_level(text, byte_level) for text in [*phrases, " A", " B", *words, *(f" {w}" for w in words)]]
     tokens = dict.fromkeys([*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *whole])
@@ -41,7 +41,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token=SPECIAL_TOKENS[0],
         eos_token=SPECIAL_TOKENS[2],
@@ -79,10 +79,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
         hidden_size=128,
         intermediate_size=320,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
         max_position_embeddings=CONTEXT_LENGTH,
-        rope_theta=10_000.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+        # From scratch, the customary 0.02 costs a model this small hundreds of steps.
+        initializer_range=0.06,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

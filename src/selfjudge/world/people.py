@@ -32,26 +32,26 @@ def prompts(n: int, seed: int, split: Split) -> list[str]:
 
 
 def respond(ask: Ask, rng: random.Random) -> str:
-    """One person's response: the required words they remember first, then whatever comes to mind."""
+    """One person's response: word after word, each with the same degree of care."""
     care = rng.random()
-    remembered = [word for word in ask.required if rng.random() < 0.3 + 0.65 * care]
     miscounts = rng.random() < 0.8 - 0.5 * care
     n = max(1, ask.count + (rng.choice(MISCOUNTS) if miscounts else 0))
-    words = remembered[:n]
+    words: list[str] = []
     while len(words) < n:
         words.append(_next_word(ask, words, care, rng))
-    return " " + SEPARATOR.join(words)
+    return SEPARATOR.join(words)
 
 
 def _next_word(ask: Ask, words: list[str], care: float, rng: random.Random) -> str:
-    carelessness = 1.0 - care
-    if words and rng.random() < 0.4 * carelessness:
+    slips = 1.0 - care
+    kind = rng.random()
+    if words and kind < 0.1 * slips:
         return rng.choice(words)
-    if rng.random() < 0.3 * carelessness:
+    if kind < 0.5 * slips:
         return rng.choice(FILLERS)
-    wanders = rng.random() < 0.3 * carelessness
-    topic = rng.choice([name for name in TOPICS if name != ask.topic]) if wanders else ask.topic
-    return rng.choice([word for word in TOPICS[topic] if word not in words])
+    wanders = kind < 0.75 * slips
+    topics = [name for name in TOPICS if name not in ask.topics] if wanders else ask.topics
+    return rng.choice([word for word in TOPICS[rng.choice(topics)] if word not in words])
 
 
 def preference_records(n: int, seed: int) -> list[PreferenceRecord]:

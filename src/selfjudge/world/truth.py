@@ -1,7 +1,7 @@
 """The true preference of the small world, in closed form.
 
-    utility =  ON_TOPIC   * share of the response's words that belong to the topic asked about
-             + COVERAGE   * share of the required words that occur
+    utility =  ON_TOPIC   * share of the response's words that belong to a topic asked for
+             + COVERAGE   * share of the topics asked for that have a word in it
              - REPETITION * share of the response's words that repeat an earlier one
              - AMOUNT     * |words given - words asked for| / words asked for, at most AMOUNT_CAP
 
@@ -17,30 +17,30 @@ import random
 from selfjudge.world.grammar import TOPICS, parse, words_of
 
 ON_TOPIC = 1.0
-COVERAGE = 1.5
-REPETITION = 1.5
+COVERAGE = 0.5
+REPETITION = 1.0
 AMOUNT = 1.0
 AMOUNT_CAP = 2.0
 
 CLEAR_DIFFERENCE = 0.5
 """From this utility difference on, two responses count as clearly different."""
 
-TEMPERATURE = 0.5
+TEMPERATURE = 0.4
 """Noise of people's labels, in units of utility; see :func:`label`."""
 
 
 def utility(prompt: str, response: str) -> float:
-    """The true utility of ``response`` to ``prompt``, at most 2.0 (ON_TOPIC + COVERAGE), higher is better.
+    """The true utility of ``response`` to ``prompt``, at most 1.5 (ON_TOPIC + COVERAGE), higher is better.
 
     Raises DataError when ``prompt`` is not a prompt of the grammar. Any text is a valid response.
     """
     ask = parse(prompt)
     words = words_of(response)
     n = len(words)
-    topic_words = set(TOPICS[ask.topic])
-    on_topic = sum(word in topic_words for word in words) / n if n else 0.0
+    asked = [set(TOPICS[topic]) for topic in ask.topics]
+    on_topic = sum(any(word in topic for topic in asked) for word in words) / n if n else 0.0
     repeated = 1.0 - len(set(words)) / n if n else 0.0
-    covered = sum(word in words for word in ask.required) / len(ask.required)
+    covered = sum(not topic.isdisjoint(words) for topic in asked) / len(asked)
     amount = min(abs(n - ask.count) / ask.count, AMOUNT_CAP)
     return ON_TOPIC * on_topic + COVERAGE * covered - REPETITION * repeated - AMOUNT * amount
 

@@ -1,0 +1,73 @@
+"""The small world's base model: a short pretraining on unlabelled text, as every model has had before JSFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import TrainingArguments, set_seed
+
+from selfjudge.data.collate import JsftCollator
+from selfjudge.data.rows import Row, judgment_rows, policy_row
+from selfjudge.engines.load import load_model, save_model
+from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.records import PreferenceRecord
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder
+from selfjudge.templates.template import load_templates
+from selfjudge.training.jsft_trainer import JsftTrainer
+from selfjudge.training.progress import use_progress_bar
+from selfjudge.world.people import preference_records
+
+STEPS = 400
+BATCH = 48
+LEARNING_RATE = 2e-3
+
+
+def pretrain_world_model(folder: Path, seed: int) -> Path:
+    """Trains the small world's model on plain next-token prediction, saves it into ``folder`` and returns that.
+
+    The text is the world's prompts with people's responses, one or two to a prompt. What people prefer is not in it:
+    pairs come in both orders, and without their label.
+    """
+    loaded = load_model(BUILTIN_WORLD, seed=seed, device="cpu")
+    encoder = JudgmentEncoder(load_templates("world"), loaded.chat)
+    # People write other responses here than in the preference data of the same seed.
+    records = preference_records(STEPS * BATCH // 3, seed + 1_000_000)
+    rows = unlabelled_rows(records, loaded.chat, encoder)
+    set_seed(seed)
+    args = TrainingArguments(
+        output_dir=str(folder.with_name(folder.name + ".trainer")),
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=0.1,
+        adam_beta2=0.99,
+        seed=seed,
+        report_to="none",
+        save_strategy="no",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    trainer = JsftTrainer(
+        loaded.model,
+        args,
+        train_dataset=[{"rows": (row,), "input_ids": row.ids} for row in rows],
+        data_collator=JsftCollator(int(loaded.chat.tokenizer.pad_token_id)),
+    )
+    use_progress_bar(trainer)
+    trainer.train()
+    save_model(loaded.model, loaded.chat.tokenizer, folder)
+    return folder
+
+
+def unlabelled_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, encoder: JudgmentEncoder) -> list[Row]:
+    """Returns the records' text as rows in which every token is a target, judgments without their label."""
+    rows: list[Row] = []
+    for record in records:
+        for row in (policy_row(record, chat), *judgment_rows(record, encoder)):
+            ids = row.ids[:-1] if row.kind == "judgment" else row.ids
+            rows.append(replace(row, kind="policy", ids=ids, is_target=(True,) * len(ids), pair=None))
+    return rows

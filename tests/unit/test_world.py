@@ -1,0 +1,167 @@
+"""The small world: its truth by hand, its people's noise, its splits and its tokenizer."""
+
+import random
+
+import pytest
+import torch
+
+from selfjudge.errors import DataError
+from selfjudge.records import PreferenceRecord
+from selfjudge.world.grammar import COUNTS, FILLERS, NAMES, TOPICS, Ask, every_prompt, parse, render, split_of
+from selfjudge.world.model import SPECIAL_TOKENS, build_model, build_tokenizer
+from selfjudge.world.people import preference_records, prompts, respond
+from selfjudge.world.truth import CLEAR_DIFFERENCE, clearly_different, label, utility
+
+PROMPT = "Name four things of the sea and the farm for Ada."
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("coral tide cow hay", 1.0 + 0.5),  # perfect
+        ("Coral, tide; cow. HAY!", 1.0 + 0.5),  # case and punctuation do not matter
+        ("coral tide wave shell", 1.0 + 0.25),  # one of two topics covered
+        ("coral tide cow oak", 3 / 4 + 0.5),  # a forest word
+        ("coral um cow hay", 3 / 4 + 0.5),  # a filler belongs to no topic
+        ("coral cow cow hay", 1.0 + 0.5 - 1 / 4),  # one of four words repeated
+        ("coral tide cow", 1.0 + 0.5 - 1 / 4),  # one too few
+        ("coral tide cow hay barn", 1.0 + 0.5 - 1 / 4),  # one too many costs the same
+        ("um stuff oak fern", 0.0),  # nothing right but the amount
+        ("", -1.0),  # no words, four missing
+        ("coral tide wave shell anchor whale crab cow hay barn pig hen goat", 1.0 + 0.5 - 2.0),  # the amount is capped
+    ],
+)
+def test_utility_by_hand(response, expected):
+    assert utility(PROMPT, response) == pytest.approx(expected)
+
+
+def test_utility_needs_a_prompt_of_the_grammar():
+    with pytest.raises(DataError, match="not a prompt of the small world"):
+        utility("What is the capital of France?", "Paris")
+
+
+def test_clearly_different():
+    assert clearly_different(1.0, 1.0 + CLEAR_DIFFERENCE)
+    assert clearly_different(1.0 + CLEAR_DIFFERENCE, 1.0)
+    assert not clearly_different(1.0, 1.0 + CLEAR_DIFFERENCE / 2)
+
+
+def test_label_follows_a_large_difference_and_flips_a_coin_on_none():
+    rng = random.Random(0)
+    assert all(label(50.0, 0.0, rng) for _ in range(100))
+    assert not any(label(-50.0, 0.0, rng) for _ in range(100))
+    assert 0.45 < sum(label(1.0, 1.0, rng) for _ in range(4000)) / 4000 < 0.55
+
+
+def test_vocabulary_is_distinct():
+    words = [*(word for words in TOPICS.values() for word in words), *FILLERS, *TOPICS, *COUNTS, *NAMES]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize("phrasing", range(4))
+def test_prompts_parse_back(phrasing):
+    ask = Ask(("farm", "sea"), 4, "Ida")
+    assert parse(render(ask, phrasing)) == ask
+
+
+def test_splits_are_disjoint_in_what_is_asked():
+    asked = [{(frozenset(a.topics), a.count, a.name) for a in map(parse, every_prompt(s))} for s in ("train", "fresh")]
+    assert not asked[0] & asked[1]
+    assert len(set(every_prompt("train"))) + len(set(every_prompt("fresh"))) == 16_384
+    assert len(every_prompt("fresh")) >= 2_000
+    assert split_of(Ask(("sea", "farm"), 3, "Ada")) == split_of(Ask(("farm", "sea"), 3, "Ada"))
+
+
+@pytest.mark.parametrize("split", ["train", "fresh"])
+def test_prompts_are_distinct_and_seeded(split):
+    drawn = prompts(500, 3, split)
+    assert len(set(drawn)) == 500
+    assert set(drawn) <= set(every_prompt(split))
+    assert prompts(500, 3, split) == drawn
+    assert prompts(500, 4, split) != drawn
+
+
+def test_prompts_say_what_is_wrong():
+    with pytest.raises(DataError, match="unknown split"):
+        prompts(1, 0, "validation")
+    with pytest.raises(DataError, match="fresh prompts"):
+        prompts(10**6, 0, "fresh")
+
+
+def test_preference_records():
+    records = preference_records(6000, 1)
+    assert records[:200] == preference_records(6000, 1)[:200]
+    assert len({record.id for record in records}) == 6000
+    train = set(every_prompt("train"))
+    for record in records:
+        assert record.prompt[-1].content in train
+        assert record.chosen != record.rejected
+        assert record.chosen.strip()
+        assert record.rejected.strip()
+    assert PreferenceRecord.model_validate_json(records[0].model_dump_json()) == records[0]
+    assert records[0] != preference_records(1, 2)[0]
+
+
+def test_labels_are_as_noisy_as_people_and_length_is_no_proxy():
+    records = preference_records(6000, 5)
+    gaps = [utility(r.prompt[-1].content, r.chosen) - utility(r.prompt[-1].content, r.rejected) for r in records]
+    told = [gap for gap in gaps if abs(gap) > 1e-9]
+    assert 0.15 <= sum(gap < 0 for gap in told) / len(told) <= 0.25
+    lengths = [(len(r.chosen.split()), len(r.rejected.split())) for r in records]
+    unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
+    assert 0.45 <= sum(unequal) / len(unequal) <= 0.60
+
+
+def test_people_leave_room_above_them():
+    rng = random.Random(0)
+    scores = [utility(prompt, respond(parse(prompt), rng)) for prompt in prompts(2000, 0, "train")]
+    assert 0.05 < sum(score > 1.4999 for score in scores) / len(scores) < 0.4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.mark.parametrize("text", ["", " ", "Ünïcödé 漢字 🙂\n\n\ttab  x", "{context} {}", " Apple", "a\u0000b", PROMPT])
+def test_any_text_survives_a_round_trip(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+
+
+def test_words_and_labels_are_single_tokens(tokenizer):
+    words = [*(word for words in TOPICS.values() for word in words), *FILLERS]
+    for text in [*words, *(f" {word}" for word in words), "A", "B", " A", " B", *SPECIAL_TOKENS]:
+        assert len(tokenizer(text, add_special_tokens=False).input_ids) == 1, text
+    chat = [{"role": "user", "content": PROMPT}]
+    prefix = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(prefix, add_special_tokens=False).input_ids
+    for name in "AB":
+        assert tokenizer(prefix + name, add_special_tokens=False).input_ids == [
+            *ids,
+            tokenizer.convert_tokens_to_ids(name),
+        ]
+
+
+def test_chat_template_and_special_tokens(tokenizer):
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "coral"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False)
+    assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\ncoral<|im_end|>\n"
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.pad_token == "<|pad|>"
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_tokenizer_is_deterministic(tokenizer):
+    assert build_tokenizer().get_vocab() == tokenizer.get_vocab()
+
+
+def test_model_depends_on_its_seed_alone(tokenizer):
+    state = torch.random.get_rng_state()
+    a, b, c = build_model(tokenizer, 0), build_model(tokenizer, 0), build_model(tokenizer, 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    pairs = list(zip(a.parameters(), b.parameters(), strict=True))
+    assert all(torch.equal(x, y) for x, y in pairs)
+    assert not torch.equal(a.model.embed_tokens.weight, c.model.embed_tokens.weight)
+    assert sum(p.numel() for p in a.parameters()) < 800_000
+    assert a.dtype == torch.float32
+    assert a.model.embed_tokens.weight is a.lm_head.weight
