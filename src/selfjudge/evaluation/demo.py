@@ -125,19 +125,19 @@ def _measure(
     several = SamplingParams(**{**params.__dict__, "n": CANDIDATES, "seed": params.seed + 1})
     before = sample_texts(policies.jsft, prompts, params)
     after = sample_texts(policies.selfjudge, prompts, params)
-    winners, brackets, candidates = _tournament(policies.selfjudge, policies.judge, prompts, several)
-    jsft_winners, _, jsft_candidates = _tournament(policies.jsft, policies.judge, prompts, several)
-    audit = audit_judge(policies.judge, labelled_pairs(prompts, jsft_candidates))
+    winners, brackets, candidates = _tournament(policies.jsft, policies.judge, prompts, several)
+    after_winners, _, _ = _tournament(policies.selfjudge, policies.judge, prompts, several)
+    audit = audit_judge(policies.judge, labelled_pairs(prompts, candidates))
     single, jsft_single = [t[0] for t in after], [t[0] for t in before]
     assert audit.clear.accuracy is not None
     assert audit.clear.longer_wins is not None
     rates = {
         "selfjudge_vs_jsft": true_win_rate(prompts, single, jsft_single),
-        "tournament_vs_single": true_win_rate(prompts, winners, single),
-        "jsft_tournament_vs_single": true_win_rate(prompts, jsft_winners, jsft_single),
+        "tournament_vs_single": true_win_rate(prompts, winners, jsft_single),
+        "selfjudge_tournament_vs_single": true_win_rate(prompts, after_winners, single),
         "judge_accuracy": audit.clear.accuracy,
         "longer_wins": audit.clear.longer_wins,
-        "order_agreement": audit.overall.agreement,
+        "order_agreement": audit.clear.agreement,
         "labels_right": _labels_right(recipe),
     }
     shown = range(_SHOWN_SAMPLES)
@@ -147,7 +147,7 @@ def _measure(
         "reliability": [b.model_dump() for b in _reliability(audit)],
         "stops": {labels: _stop_step(folder / labels, recipe.self_training.stop) for labels in ("soft", "hard")},
         "bracket": _bracket(prompts[0], candidates[0], brackets[0]),
-        "samples": [_sample_row(prompts[i], jsft_single[i], single[i], winners[i]) for i in shown],
+        "samples": [_sample_row(prompts[i], jsft_single[i], winners[i], single[i]) for i in shown],
     }
     return rates, details
 
@@ -231,11 +231,11 @@ def _results(rates: dict[str, Rate], seconds: float) -> dict[str, Any]:
 def _print_results(rates: dict[str, Rate], seconds: float, report: Path) -> None:
     names = {
         "selfjudge_vs_jsft": "Self-trained policy beats its JSFT start",
-        "tournament_vs_single": f"Tournament of {CANDIDATES} beats a single sample",
-        "jsft_tournament_vs_single": "… the same for the JSFT policy",
+        "tournament_vs_single": f"JSFT model: tournament of {CANDIDATES} beats one sample",
+        "selfjudge_tournament_vs_single": "… the same for the self-trained policy",
         "judge_accuracy": "Judge is right on clearly different pairs",
         "longer_wins": "… 'the longer wins' on the same pairs",
-        "order_agreement": "Both orders agree",
+        "order_agreement": "… both orders agree on them",
         "labels_right": "Labels it learnt from are right",
     }
     table = Table(title="Measured by the world's true utility", title_justify="left", box=None, pad_edge=False)
