@@ -94,6 +94,16 @@ def test_the_newest_complete_checkpoint_counts_and_later_lines_go(tmp_path: Path
     assert lines(run.path / "rollouts.jsonl") == [{"step": 99, "prompt": "ü\u2028x"}]
 
 
+def test_half_a_line_at_the_end_of_a_killed_run_goes(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    run.append("metrics.jsonl", {"step": 1})
+    with (run.path / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 2, "lo')
+    checkpoint(run, 5)
+    run.last_checkpoint()
+    assert lines(run.path / "metrics.jsonl") == [{"step": 1}]
+
+
 def test_without_a_checkpoint_the_log_starts_anew(tmp_path: Path, recipe: Recipe) -> None:
     run = RunFolder.open(tmp_path / "r", "train", recipe)
     assert run.last_checkpoint() is None  # no log either

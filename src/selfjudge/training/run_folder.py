@@ -125,9 +125,9 @@ class RunFolder:
     def _cut_after(self, file: Path, step: int) -> None:
         if not file.is_file():
             return
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A run that was killed may have left half a line at the end.
-        whole = [line for line in lines if line.endswith("\n") and line.strip()]
+        with file.open(encoding="utf-8", newline="\n") as handle:
+            # A run that was killed may have left half a line at the end.
+            whole = [line for line in handle if line.endswith("\n")]
         with atomic_writer(file, overwrite=True) as handle:
             handle.writelines(line for line in whole if json.loads(line)["step"] <= step)
 
