@@ -1,0 +1,77 @@
+"""The summary of a judge, with every figure worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfjudge.core.verdict import combine, principle_verdict
+from selfjudge.evaluation.held_out import as_comparisons
+from selfjudge.evaluation.judging import summarise
+from selfjudge.evaluation.world import labelled_pairs, true_win_rate
+from selfjudge.records import Comparison, LabelProbabilities, Message, OrderProbabilities, PreferenceRecord
+
+PROMPT = (Message(role="user", content="x"),)
+SEA = "Name two things of the sea for Ada."
+
+
+def verdict(ab: tuple[float, float], ba: tuple[float, float]):
+    p = OrderProbabilities(AB=LabelProbabilities(A=ab[0], B=ab[1]), BA=LabelProbabilities(A=ba[0], B=ba[1]))
+    return combine([principle_verdict("overall", p)])
+
+
+def pair(a: str, b: str, label: str | None) -> Comparison:
+    return Comparison(id="0", prompt=PROMPT, response_a=a, response_b=b, label=label)
+
+
+def test_every_figure_by_hand():
+    comparisons = [
+        pair("long one", "short", "A"),  # judged A: right, orders agree, and the longer
+        pair("long one", "short", "B"),  # judged A: wrong, orders disagree, and the longer
+        pair("ab", "cd", "A"),  # judged a tie: half right; equal length: half for the longer
+        pair("short", "long one", "tie"),  # judged B: not counted for accuracy, the longer
+        pair("short", "long one", None),  # judged A, the shorter
+    ]
+    verdicts = [
+        verdict((0.8, 0.1), (0.2, 0.7)),  # s_a = .75, s_b = .15
+        verdict((0.9, 0.1), (0.6, 0.4)),  # s_a = .65, s_b = .35; BA prefers b
+        verdict((0.5, 0.5), (0.5, 0.5)),
+        verdict((0.3, 0.7), (0.6, 0.4)),  # s_a = .35, s_b = .65; both orders prefer b
+        verdict((0.9, 0.1), (0.1, 0.9)),
+    ]
+    s = summarise(comparisons, verdicts)
+    assert (s.pairs, s.labelled, s.ties) == (5, 3, 1)
+    assert s.accuracy.rate == pytest.approx(1.5 / 3)
+    assert s.longer_wins.rate == pytest.approx((1 + 0 + 0.5) / 3)
+    assert s.agreement.rate == pytest.approx(3 / 5)
+    assert s.first_share.rate == pytest.approx((1 + 1 + 0.5 + 0 + 1) / 5)
+    assert s.longer_share.rate == pytest.approx(3 / 4)  # of the four pairs of unequal length
+    assert s.label_mass == pytest.approx((0.9 + 1 + 1 + 1 + 1) / 5)
+
+
+def test_without_labels_there_is_no_accuracy():
+    s = summarise([pair("a", "b", None)], [verdict((0.6, 0.4), (0.4, 0.6))])
+    assert s.accuracy is s.longer_wins is s.calibration_error is None
+    assert not any("ccuracy" in name for name, _ in s.rows())
+
+
+def test_held_out_pairs_put_the_chosen_side_first_about_half_the_time():
+    records = [PreferenceRecord(id=str(i), prompt=PROMPT, chosen=f"good {i}", rejected=f"bad {i}") for i in range(400)]
+    comparisons = as_comparisons(records)
+    assert sorted(c.id for c in comparisons) == sorted(r.id for r in records)
+    for c in comparisons:
+        chosen = c.response_a if c.label == "A" else c.response_b
+        assert chosen.startswith("good")
+    assert 150 < sum(c.label == "A" for c in comparisons) < 250
+
+
+def test_win_rates_by_the_truth():
+    """Two sea words are perfect; one is one too few; equal utilities count one half."""
+    rate = true_win_rate(
+        [SEA] * 4, ["coral tide", "coral", "coral tide", "um"], ["coral", "coral tide", "shell crab", "tide"]
+    )
+    assert rate.rate == pytest.approx((1 + 0 + 0.5 + 0) / 4)
+
+
+def test_labelled_pairs_leave_out_equal_samples():
+    pairs = labelled_pairs([SEA, SEA], [["coral", "coral"], ["coral", "coral tide"]])
+    assert [(p.id, p.label) for p in pairs] == [("1", "B")]
