@@ -41,15 +41,23 @@ def check_outputs(*paths: Path | None, overwrite: bool) -> None:
 
 def load(model: str, adapter: Path | None, dtype: str, chat_template: str | None, device: str | None) -> LoadedModel:
     """Loads a model for the command line, quietly."""
-    from transformers.utils import logging
-
     from selfjudge.engines.load import load_model
 
-    logging.disable_progress_bar()
+    quiet()
     names: dict[str, DtypeName] = {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
     if dtype not in names:
         raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(names)}", param_hint="--dtype")
     return load_model(model, adapter=adapter, dtype=names[dtype], chat_template=chat_template, device=device)
+
+
+def quiet() -> None:
+    """Keeps the libraries' bars and notes about their own future out of the way of what matters to the user."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 @contextmanager

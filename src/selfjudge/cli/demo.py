@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from selfjudge.cli.common import quiet
+
 
 def demo(
     output_dir: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
@@ -19,4 +21,5 @@ def demo(
     """
     from selfjudge.evaluation.demo import run_demo
 
+    quiet()
     run_demo(output_dir, seed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfjudge.cli.common import print_table
+from selfjudge.cli.common import print_table, quiet
 
 if TYPE_CHECKING:
     from selfjudge.recipes.schema import Recipe
@@ -37,7 +37,8 @@ def jsft(
     summary = measure_held_out(loaded, run)
     if summary is not None:
         print_table(summary.rows(), title="Judge on held-out pairs")
-    _finished(run, f"selfjudge train --recipe {recipe}")
+    start = f" --set self_training.start={folder}" if output_dir else ""
+    _finished(run, f"selfjudge train --recipe {recipe}{start}")
 
 
 def train(
@@ -58,6 +59,7 @@ def train(
 def _prepare(name: str, set_: list[str] | None, output_dir: Path | None, stage: str) -> tuple[Recipe, Path]:
     from selfjudge.recipes.load import load_recipe
 
+    quiet()
     recipe = load_recipe(name, set_ or ())
     return recipe, output_dir or Path("runs") / recipe.name / stage
 
