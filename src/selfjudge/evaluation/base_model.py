@@ -20,7 +20,7 @@ from selfjudge.training.jsft_trainer import JsftTrainer
 from selfjudge.training.progress import use_progress_bar
 from selfjudge.world.people import preference_records
 
-STEPS = 400
+STEPS = 600
 BATCH = 48
 LEARNING_RATE = 2e-3
 
