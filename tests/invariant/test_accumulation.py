@@ -32,12 +32,12 @@ def test_jsft(tmp_path: Path, tiny_recipe: Callable[..., Recipe], tiny_model_fol
     start = load_model(tiny_model_folder).model
     found, losses = {}, {}
     for split in ("8x1", "1x8"):
-        # 21 rows of very different weight; the third step of an epoch is a short one.
+        # 21 rows of very different weight in 14 examples; the second step of an epoch is a short one.
         recipe = tiny_recipe(7, jsft={"judgment_weight": 3, "training": {**batches(split), "num_train_epochs": 2}})
         run = run_jsft(recipe, tmp_path / split)
         found[split] = load_model(run.model).model
         losses[split] = [row["loss"] for row in metrics(run) if "loss" in row]
-    assert len(losses["8x1"]) == 6  # 21 rows: 8 + 8 + 5, twice
+    assert len(losses["8x1"]) == 4  # 7 policy rows and 7 pairs: 8 + 6 examples, twice
     assert distance(found["8x1"], start) > 1e-2
     assert distance(found["8x1"], found["1x8"]) < 1e-5
     assert losses["1x8"] == pytest.approx(losses["8x1"], abs=2e-4)  # logged with four digits

@@ -122,7 +122,6 @@ def test_jsft(
     assert_same_end(run, whole, distance, tiny_model_folder)
 
 
-@pytest.mark.xfail(strict=True, reason="the buffer of a rollout for several steps is not part of a checkpoint")
 def test_in_the_middle_of_a_rollout_for_several_steps(
     tmp_path: Path,
     tiny_recipe: Callable[..., Recipe],
@@ -140,7 +139,6 @@ def test_in_the_middle_of_a_rollout_for_several_steps(
     assert_same_end(run, whole, distance, tiny_model_folder)
 
 
-@pytest.mark.xfail(strict=True, reason="the stop rule's window and start length are not part of a checkpoint")
 def test_the_stop_rule_remembers(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     section = {
         "lora": None,
