@@ -1,6 +1,6 @@
-"""The demo as a user runs it: what must hold for any seed, beyond chance.
+"""The demo as a user runs it: the bars for it, on seed 0.
 
-How far it gets beyond that is measured over three seeds in docs/experiments.md.
+Three seeds, and which of them miss a bar, are in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_self_training_and_tournament_beat_the_start_by_the_truth(demo):
     results = json.loads((demo / "results.json").read_text())
-    assert results["selfjudge_vs_jsft"]["low"] > 0.5
-    assert results["tournament_vs_single"]["low"] > 0.5
+    assert results["selfjudge_vs_jsft"]["low"] > 0.60
+    assert results["tournament_vs_single"]["low"] > 0.55
     assert results["selfjudge_vs_jsft"]["n"] >= 500
 
 
@@ -36,7 +36,8 @@ def test_the_judge_is_good_but_not_perfect(demo):
     rates = json.loads((demo / "details.json").read_text())["rates"]
     assert 0.70 <= results["judge_accuracy"] <= 0.97
     assert rates["judge_accuracy"]["low"] > rates["longer_wins"]["high"]
-    assert results["order_agreement"] > 0.7  # a judge that only looks at the position has 0, a coin has 0.5
+    assert results["order_agreement"] > 0.7
+    assert rates["order_agreement"]["high"] >= 0.85  # not below the bar by more than chance
     assert 0.75 <= rates["labels_right"]["rate"] <= 0.85
 
 
