@@ -74,11 +74,16 @@ def check_prompt(prompt: tuple[Message, ...]) -> None:
 
 
 class Completion(Record):
-    """One sampled response. ``ids`` are the tokens as sampled, the end-of-turn token included where it was drawn."""
+    """One sampled response. ``ids`` are the tokens as sampled, the end-of-turn token included where it was drawn.
+
+    ``logprobs``: log p of each sampled token under the model's own distribution (before temperature and top_p), where
+    the engine gives them.
+    """
 
     ids: tuple[int, ...]
     text: str
     finish_reason: Literal["stop", "length"]
+    logprobs: tuple[float, ...] | None = None
 
 
 class LabelProbabilities(Record):
