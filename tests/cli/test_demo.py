@@ -1,7 +1,4 @@
-"""The demo as a user runs it: the bars for it, on seed 0.
-
-Three seeds, and which of them miss a bar, are in docs/experiments.md.
-"""
+"""The demo as a user runs it: the bars for it, on seed 0. Three seeds are in docs/experiments.md."""
 
 from __future__ import annotations
 
@@ -36,8 +33,7 @@ def test_the_judge_is_good_but_not_perfect(demo):
     rates = json.loads((demo / "details.json").read_text())["rates"]
     assert 0.70 <= results["judge_accuracy"] <= 0.97
     assert rates["judge_accuracy"]["low"] > rates["longer_wins"]["high"]
-    assert results["order_agreement"] > 0.7
-    assert rates["order_agreement"]["high"] >= 0.85  # not below the bar by more than chance
+    assert results["order_agreement"] >= 0.85
     assert 0.75 <= rates["labels_right"]["rate"] <= 0.85
 
 

@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.data.collate import JsftCollator
-from selfjudge.data.rows import Row, build_judgment_rows, build_policy_rows, judgment_rows, policy_row
+from selfjudge.data.rows import Row, build_judgment_rows, build_policy_rows, examples, judgment_rows, policy_row
 from selfjudge.records import Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -142,6 +142,22 @@ def test_rows_that_do_not_fit_are_named(chat: ChatEncoder) -> None:
     judged = build_judgment_rows([record(), long], encoder(chat), limit)
     assert [row.name for row in judged.rows] == ["r1:overall:AB", "r1:overall:BA"]
     assert [d.name for d in judged.dropped] == ["long:overall:AB", "long:overall:BA"]
+
+
+def test_both_orders_of_a_pair_are_one_example(chat: ChatEncoder) -> None:
+    first, second = record(), record(id="r2", prompt=(Message(role="user", content="Name one."),), rejected="er")
+    policy = list(build_policy_rows([first, second], chat, 999).rows)
+    judgments = list(build_judgment_rows([first, second], encoder(chat), 999).rows)
+    grouped = examples([*policy, *judgments])
+    assert [tuple(row.name for row in group) for group in grouped] == [
+        ("r1",),
+        ("r2",),
+        ("r1:overall:AB", "r1:overall:BA"),
+        ("r2:overall:AB", "r2:overall:BA"),
+    ]
+    # Where one order did not fit, the other stands alone and does not join its neighbour.
+    assert [len(group) for group in examples([judgments[1], *judgments[2:]])] == [1, 2]
+    assert examples([]) == []
 
 
 def test_batches_by_hand() -> None:

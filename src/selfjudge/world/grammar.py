@@ -1,4 +1,4 @@
-"""The small world's language: eight topics, sixteen words each, and prompts that ask for words of one or two topics.
+"""The small world's language: six topics, sixteen words each, and prompts that ask for words of one or two topics.
 
     Name three things of the sea and the farm for Ada.
 
@@ -27,10 +27,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "forest": "oak fern moss wolf owl pine deer mushroom trail bark fox squirrel acorn cedar badger log",
         "kitchen": "pan oven spoon salt knife kettle bread butter plate stove bowl flour pepper ladle soup apron",
         "garden": "rose tulip hedge spade lawn weed bee daisy fence soil rake bench pond lily snail gnome",
-        "city": "tram bridge tower market street bank park museum taxi crowd square station cafe neon library subway",
         "sky": "cloud star moon sun rain comet eagle storm rainbow kite thunder planet snow wind dawn swallow",
         "farm": "cow barn tractor hay goat wheat plough hen pig field sheep stable duck corn silo orchard",
-        "school": "desk pencil book chalk lesson teacher exam map ruler class essay globe bell pupil eraser quiz",
     }.items()
 }
 FILLERS: tuple[str, ...] = ("um", "er", "stuff", "whatever", "something", "dunno")
@@ -98,7 +96,7 @@ def split_of(ask: Ask) -> Split:
 
 @cache
 def every_prompt(split: Split) -> tuple[str, ...]:
-    """All prompts of a split in a fixed order. Together the two splits hold 16,384 distinct prompts."""
+    """All prompts of a split in a fixed order. Together the two splits hold 9,216 distinct prompts."""
     if split not in get_args(Split):
         raise DataError(f"unknown split {split!r}: use one of {', '.join(get_args(Split))}")
     asks = (

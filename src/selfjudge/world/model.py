@@ -35,7 +35,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     # With ignore_merges a piece that is in the vocabulary is one token, and without merges any other is spelt in bytes.
     core = Tokenizer(BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[], ignore_merges=True))
     # Longest phrase first: the alternatives of a regex are tried in order.
-    pieces = [*(_escape(phrase) for phrase in phrases), r" ?\p{L}+", r"\p{N}", r"[^\p{L}\p{N}]"]
+    # A phrase ends where its last word ends: " for" is no part of " forest".
+    ends = [r"(?!\p{L})" if phrase[-1].isalpha() else "" for phrase in phrases]
+    literals = [_escape(phrase) + end for phrase, end in zip(phrases, ends, strict=True)]
+    pieces = [*literals, r" ?\p{L}+", r"\p{N}", r"[^\p{L}\p{N}]"]
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("|".join(pieces)), behavior="isolated"), byte_level]
     )

@@ -1,8 +1,8 @@
 """Imperfect people: they write the demonstrations of the small world and label pairs of them.
 
 People forget what was asked for, wander off topic, repeat themselves and miscount. Each response is written with its
-own degree of care. When they miscount, they mostly give too little and are never far over: a judge trained on their
-pairs has seen few overlong responses, as judges of real models have.
+own degree of care, which is mostly high or low and seldom in between. When they miscount, they mostly give too little
+and are never far over: a judge trained on their pairs has seen few overlong responses, as judges of real models have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from selfjudge.records import Message, PreferenceRecord
 from selfjudge.world.grammar import FILLERS, SEPARATOR, TOPICS, Ask, Split, every_prompt, parse
 from selfjudge.world.truth import label, utility
 
-MISCOUNTS = (-2, -1, -1, -1, 1, 1)
+CARE = 0.5
+"""Both parameters of the beta distribution of care; below 1 it is U-shaped."""
+
+MISCOUNTS = (-2, -1, -1, 1, 1)
 """What a person who miscounts is off by, drawn uniformly."""
 
 
@@ -33,7 +36,7 @@ def prompts(n: int, seed: int, split: Split) -> list[str]:
 
 def respond(ask: Ask, rng: random.Random) -> str:
     """One person's response: word after word, each with the same degree of care."""
-    care = rng.random()
+    care = rng.betavariate(CARE, CARE)
     miscounts = rng.random() < 0.8 - 0.5 * care
     n = max(1, ask.count + (rng.choice(MISCOUNTS) if miscounts else 0))
     words: list[str] = []
@@ -47,7 +50,7 @@ def _next_word(ask: Ask, words: list[str], care: float, rng: random.Random) -> s
     kind = rng.random()
     if words and kind < 0.1 * slips:
         return rng.choice(words)
-    if kind < 0.5 * slips:
+    if kind < 0.25 * slips:
         return rng.choice(FILLERS)
     wanders = kind < 0.75 * slips
     topics = [name for name in TOPICS if name not in ask.topics] if wanders else ask.topics
