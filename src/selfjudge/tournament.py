@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from selfjudge.core.bracket import BracketState, tie_winner
@@ -33,7 +33,7 @@ def play(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Bracket]:
-    """Plays one bracket per prompt; all prompts advance round by round together, so that batches stay full.
+    """Plays one bracket per prompt; prompts advance round by round together, so that batches stay full.
 
     A tied match is decided by a seeded coin, and its verdict says that it was a tie. The candidates are not changed.
 
@@ -50,6 +50,44 @@ def play(
     """
     if len(prompts) != len(candidates):
         raise ValueError(f"{len(prompts)} prompts but {len(candidates)} lists of candidates")
+    if not all(candidates):
+        raise ValueError("a tournament needs at least one candidate for each prompt")
+    brackets: list[Bracket] = []
+    with judge.engine.reusing_prefixes() as tokens:
+        for group in _groups(judge, prompts, candidates, tokens):
+            brackets += _play(
+                judge, [prompts[i] for i in group], [candidates[i] for i in group], seed + group.start, progress
+            )
+    return brackets
+
+
+def _groups(
+    judge: Judge, prompts: Sequence[tuple[Message, ...]], candidates: Sequence[Sequence[str]], tokens: int | None
+) -> Iterator[range]:
+    """Yields prompts that are played together: as many as the engine remembers the first round of.
+
+    A prompt's first round has about as many judgments as candidates, each as long as that of its first two.
+    """
+    start, total = 0, 0
+    for i, texts in enumerate(candidates):
+        if tokens is not None and len(texts) > 1:
+            pair = Comparison(id=str(i), prompt=prompts[i], response_a=texts[0], response_b=texts[1])
+            size = len(texts) * judge.longest_prompt(pair)
+            if total + size > tokens and i > start:
+                yield range(start, i)
+                start, total = i, 0
+            total += size
+    if candidates:
+        yield range(start, len(candidates))
+
+
+def _play(
+    judge: Judge,
+    prompts: Sequence[tuple[Message, ...]],
+    candidates: Sequence[Sequence[str]],
+    seed: int,
+    progress: Progress | None,
+) -> list[Bracket]:
     states = [BracketState(len(texts), seed + i) for i, texts in enumerate(candidates)]
     matches: list[list[Match]] = [[] for _ in prompts]
     while running := [i for i, state in enumerate(states) if not state.finished]:

@@ -20,8 +20,11 @@ from selfjudge.training.stages import rollout_prompts, self_judge_trainer
 
 @dataclass(frozen=True)
 class Call:
-    """One forward pass: in training mode or not, with a cache or not, and how many tokens of each row it was given."""
+    """One forward pass: within sampling or not, in training mode or not, with a cache or not, and how many tokens of
+    each row it was given.
+    """
 
+    sampling: bool
     training: bool
     cache: bool
     tokens: int
@@ -38,10 +41,10 @@ def test_a_cache_also_with_activation_checkpointing(
     args = training_arguments("self_training", recipe.self_training.training, tmp_path / "c", 0)
     prompts, _ = rollout_prompts(recipe, prepare_data(recipe.data, 0), loaded)
     trainer = self_judge_trainer(recipe, loaded, args, prompts, RunFolder.open(tmp_path / "r", "train", recipe))
-    policy, calls, checkpointed, modes = loaded.model, [], [], []
+    policy, calls, checkpointed, modes, within = loaded.model, [], [], [], []
 
     def record(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        calls.append(Call(module.training, bool(kwargs.get("use_cache")), kwargs["input_ids"].shape[1]))
+        calls.append(Call(bool(within), module.training, bool(kwargs.get("use_cache")), kwargs["input_ids"].shape[1]))
 
     def count_layer(module: Any, args: Any) -> None:
         if policy.training:
@@ -58,7 +61,16 @@ def test_a_cache_also_with_activation_checkpointing(
         assert rollout.pairs
         return rollout
 
+    sample = trainer._collector.policy.sample
+
+    def sample_and_tell(*args: Any) -> Any:
+        within.append(1)
+        completions = sample(*args)
+        within.clear()
+        return completions
+
     object.__setattr__(trainer._collector, "collect", collect_and_look)
+    trainer._collector.policy.sample = sample_and_tell
     trainer.train()
 
     optimised = [c for c in calls if c.training]
@@ -66,7 +78,8 @@ def test_a_cache_also_with_activation_checkpointing(
     assert not any(c.cache for c in optimised)
     # With checkpointing on, backward runs every layer of a training pass again.
     assert len(checkpointed) == 2 * len(optimised)
-    cached = [c for c in calls if c.cache]
+    cached = [c for c in calls if c.sampling]
+    assert all(c.cache for c in cached)
     assert not any(c.training for c in cached)
     starts = [i for i, c in enumerate(cached) if c.tokens > 1]
     assert len(starts) == 3  # one generation a step: the whole prompt first
@@ -74,7 +87,7 @@ def test_a_cache_also_with_activation_checkpointing(
     assert len(cached) > 3 * 4
     assert all(c.tokens == 1 for i, c in enumerate(cached) if i not in starts)
     # What is neither optimised nor generated: judging and reference log-probs, on the policy's weights with LoRA alone.
-    rest = [c for c in calls if not c.training and not c.cache]
+    rest = [c for c in calls if not c.training and not c.sampling]
     assert bool(rest) == (lora is not None)
     # The Trainer switches to training mode with the first step; from then on every rollout has to come back to it.
     assert modes == [(False, False, False), (True, True, True), (True, True, True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from selfjudge.core.bracket import tie_winner
 from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.judge import Judge
-from selfjudge.records import Completion, Message
+from selfjudge.records import Comparison, Completion, Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
@@ -32,6 +33,10 @@ class ScoreEngine:
     def __init__(self, chat: ChatEncoder) -> None:
         self.chat = chat
         self.batches: list[int] = []
+        self.remembers: int | None = None
+
+    def reusing_prefixes(self) -> AbstractContextManager[int | None]:
+        return nullcontext(self.remembers)
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
@@ -91,6 +96,21 @@ def test_one_candidate_needs_no_judge(judge: Judge, engine: ScoreEngine) -> None
     engine.batches.clear()
     bracket = play(judge, [PROMPT], [["anything at all"]])[0]
     assert (bracket.winner, bracket.matches, engine.batches) == (0, (), [])
+
+
+def test_prompts_are_played_in_groups_that_the_engine_remembers(judge: Judge) -> None:
+    texts = [[f"score {(3 * i + j) % 5}" for j in range(4)] for i in range(5)]
+    together = play(judge, [PROMPT] * 5, texts, seed=7)
+    engine = judge.engine
+    pair = Comparison(id="", prompt=PROMPT, response_a=texts[0][0], response_b=texts[0][1])
+    engine.remembers = 2 * 4 * judge.longest_prompt(pair)  # two prompts' first rounds
+    engine.batches.clear()
+    try:
+        assert play(judge, [PROMPT] * 5, texts, seed=7) == together
+    finally:
+        engine.remembers = None
+    # Two matches a prompt, then one, two orders each: groups of two, two and one prompt.
+    assert engine.batches == [8, 4, 8, 4, 4, 2]
 
 
 def test_no_candidates_and_uneven_lists_are_errors(judge: Judge) -> None:

@@ -27,7 +27,10 @@ DtypeOption = Annotated[
     str, typer.Option(help="dtype of the weights: auto (bfloat16 on a GPU, else float32), float32, bfloat16, float16.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Device, such as cuda:0. Default: a GPU where there is one.")]
-TokenBudgetOption = Annotated[int, typer.Option(min=1, help="Padded tokens of a batch; lower it if memory runs out.")]
+TokenBudgetOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Padded tokens of a batch. Default: 8192 on a CPU, on a GPU what its memory allows."),
+]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Rows of a batch at most.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 

@@ -39,7 +39,7 @@ def judge(
     chat_template: ChatTemplateOption = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
-    token_budget: TokenBudgetOption = 8192,
+    token_budget: TokenBudgetOption = None,
     batch_size: BatchSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:

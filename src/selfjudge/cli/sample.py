@@ -47,7 +47,7 @@ def sample(
     chat_template: ChatTemplateOption = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
-    token_budget: TokenBudgetOption = 8192,
+    token_budget: TokenBudgetOption = None,
     batch_size: BatchSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,4 +54,11 @@ class Engine(Protocol):
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
     ) -> NDArray[np.float64]:
         """Returns [n, 2]: the next-token probabilities of each prompt's labels, from raw logits."""
+        ...
+
+    def reusing_prefixes(self) -> AbstractContextManager[int | None]:
+        """Within it, judging may go on from what earlier calls computed: the weights must not change meanwhile.
+
+        Gives the tokens that can be remembered at a time; None where the caller need not care.
+        """
         ...

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 from peft import PeftModel
-from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from selfjudge.engines.base import Progress, SamplingParams
-from selfjudge.engines.batching import token_budget_batches
+from selfjudge.engines.batching import token_budget_batches, total_budget_batches
+from selfjudge.engines.decode import Sampled, decode, uniforms
 from selfjudge.engines.load import context_length
+from selfjudge.engines.prefix_forward import PrefixForward, cache_bytes
 from selfjudge.engines.responses import collate_responses, response_logprobs
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
-DEFAULT_TOKEN_BUDGET = 8192
+Batches = Callable[[Sequence[int], int], list[list[int]]]
+
+_logger = logging.getLogger(__name__)
 
 
 class TransformersEngine:
@@ -37,8 +42,9 @@ class TransformersEngine:
         chat: ChatEncoder,
         *,
         adapter: bool = True,
-        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        token_budget: int | None = None,
         batch_size: int | None = None,
+        share_prefixes: bool = True,
     ) -> None:
         """Takes the model as it is.
 
@@ -46,15 +52,18 @@ class TransformersEngine:
             model: a causal LM, or a PEFT model around one.
             chat: the encoder of its tokenizer.
             adapter: False to switch a PEFT adapter off during every call.
-            token_budget: padded tokens of a batch (prompt and completion).
+            token_budget: padded tokens of a batch (prompt and completion). By default 8192 on a CPU and 65536 on an
+                accelerator. Where memory runs out it is halved, for good.
             batch_size: rows of a batch at most; by default the token budget alone decides.
+            share_prefixes: compute what judgment prompts have in common once, where the model's layers allow it.
         """
         # PEFT injects its layers into the base model, so the inner model already runs with the adapter.
         self.model: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
         self.chat = chat
+        self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
         self._switched = nullcontext if adapter or self.model is model else model.disable_adapter
-        self._token_budget = token_budget
         self._batch_size = batch_size
+        self._prefixes = PrefixForward(self.model, self._pad_id, share=share_prefixes)
 
     @property
     def max_length(self) -> int:
@@ -64,19 +73,24 @@ class TransformersEngine:
     def sample(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
     ) -> list[list[Completion]]:
-        """Returns ``params.n`` completions per prompt. The random state outside is left as it was."""
-        if not prompts:
-            return []
+        """Returns ``params.n`` completions per prompt.
+
+        The randomness of a prompt's samples depends on the seed and the prompt's place in the call, not on its batch.
+        """
+        results: list[list[Completion]] = [[] for _ in prompts]
+
+        def run(batch: list[int]) -> None:
+            u = torch.stack([uniforms(params, i) for i in batch])
+            found = decode(self.model, [prompts[i] for i in batch], u, params, self.chat.stop_ids, self._pad_id)
+            for i, samples in zip(batch, found, strict=True):
+                results[i] = [self._completion(sample) for sample in samples]
+            if progress:
+                progress(len(batch))
+
         lengths = [(len(p) + params.max_new_tokens) * params.n for p in prompts]
         rows = max(1, self._batch_size // params.n) if self._batch_size else None
-        results: list[list[Completion]] = [[] for _ in prompts]
-        with self._inference(), torch.random.fork_rng(devices=self._cuda_devices()):
-            torch.manual_seed(params.seed)
-            for batch in token_budget_batches(lengths, self._token_budget, rows):
-                for i, completions in zip(batch, self._sample([prompts[i] for i in batch], params), strict=True):
-                    results[i] = completions
-                if progress:
-                    progress(len(batch))
+        with self._inference():
+            self._in_batches(lengths, run, partial(token_budget_batches, max_rows=rows))
         return results
 
     def label_probabilities(
@@ -86,107 +100,101 @@ class TransformersEngine:
 
         Equal prompts are computed once, so that they get equal probabilities to the last bit.
         """
-        unique: dict[JudgmentPrompt, list[int]] = {}
+        places: dict[JudgmentPrompt, list[int]] = {}
         for i, prompt in enumerate(prompts):
-            unique.setdefault(prompt, []).append(i)
-        distinct = list(unique)
+            places.setdefault(prompt, []).append(i)
+        # Sorted, so that what begins alike is in the same batch.
+        distinct = sorted(places, key=lambda prompt: prompt.token_ids)
         result = np.zeros((len(prompts), 2))
+
+        def run(batch: list[int]) -> None:
+            asked = [distinct[i] for i in batch]
+            logprobs = self._prefixes.logprobs(
+                [p.token_ids for p in asked], [p.label_ids for p in asked], self.token_budget, self._batch_size
+            )
+            for prompt, p in zip(asked, logprobs.double().exp().numpy(), strict=True):
+                result[places[prompt]] = p
+            if progress:
+                progress(sum(len(places[prompt]) for prompt in asked))
+
         with self._inference():
-            batches = token_budget_batches([len(p.token_ids) for p in distinct], self._token_budget, self._batch_size)
-            for batch in batches:
-                probabilities = self._label_probabilities([distinct[i] for i in batch])
-                for i, p in zip(batch, probabilities, strict=True):
-                    result[unique[distinct[i]]] = p
-                if progress:
-                    progress(sum(len(unique[distinct[i]]) for i in batch))
+            self._in_batches([len(p.token_ids) for p in distinct], run, total_budget_batches)
         return result
+
+    @contextmanager
+    def reusing_prefixes(self) -> Iterator[int]:
+        """Within it, judging goes on from what earlier judgments computed; the weights must not change meanwhile."""
+        tokens = self._remembered_bytes() // cache_bytes(self.model)
+        with self._prefixes.remembering(tokens):
+            yield tokens
 
     def response_logprobs(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
         """Returns log p(response | prompt), summed over the response's tokens, for each (prompt, response)."""
         result = [0.0] * len(rows)
+
+        def run(batch: list[int]) -> None:
+            inputs = collate_responses([rows[i] for i in batch], self._pad_id)
+            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+            for i, value in zip(batch, response_logprobs(self.model, inputs).tolist(), strict=True):
+                result[i] = value
+
         with self._inference():
-            for batch in token_budget_batches([len(x) + len(y) for x, y in rows], self._token_budget, self._batch_size):
-                inputs = collate_responses([rows[i] for i in batch], self._pad_id)
-                inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-                for i, value in zip(batch, response_logprobs(self.model, inputs).tolist(), strict=True):
-                    result[i] = value
+            self._in_batches(
+                [len(x) + len(y) for x, y in rows], run, partial(token_budget_batches, max_rows=self._batch_size)
+            )
         return result
 
-    def _sample(self, prompts: list[Sequence[int]], params: SamplingParams) -> list[list[Completion]]:
-        ids, mask = left_pad(prompts, self._pad_id)
-        output = self.model.generate(
-            input_ids=ids.to(self.model.device),
-            attention_mask=mask.to(self.model.device),
-            generation_config=self._generation_config(params),
-        )
-        rows = output[:, ids.shape[1] :].tolist()
-        completions = [self._completion(row) for row in rows]
-        return [completions[i : i + params.n] for i in range(0, len(completions), params.n)]
+    def _remembered_bytes(self) -> int:
+        """Keys and values may take a tenth of an accelerator's memory, or 2 GiB of a CPU's."""
+        if self.model.device.type != "cuda":
+            return 2 * 2**30
+        return torch.cuda.get_device_properties(self.model.device).total_memory // 10
 
-    def _completion(self, row: list[int]) -> Completion:
-        """Cuts a generated row after its first stop token; a row without one ran into the length limit."""
-        end = next((i for i, token in enumerate(row) if token in self.chat.stop_ids), None)
-        ids = row if end is None else row[: end + 1]
-        return Completion(ids=tuple(ids), text=self.chat.decode(ids), finish_reason="length" if end is None else "stop")
+    def _in_batches(self, lengths: Sequence[int], run: Callable[[list[int]], None], batches: Batches) -> None:
+        """Calls ``run`` with the indices of each batch; where memory runs out, goes on with half the budget."""
+        todo = batches(lengths, self.token_budget)
+        while todo:
+            batch = todo[0]
+            try:
+                run(batch)
+                todo = todo[1:]
+                continue
+            except RuntimeError as e:
+                if len(batch) == 1 or not should_reduce_batch_size(e):
+                    raise
+            # Outside the except clause: the exception holds on to the tensors of the failed batch.
+            clear_device_cache(garbage_collection=True)
+            self.token_budget = len(batch) * max(lengths[i] for i in batch) // 2
+            _logger.warning(
+                "Out of memory: going on with batches of %d tokens (token_budget sets them).", self.token_budget
+            )
+            left = [i for batch in todo for i in batch]
+            todo = [[left[i] for i in batch] for batch in batches([lengths[i] for i in left], self.token_budget)]
 
-    def _label_probabilities(self, prompts: list[JudgmentPrompt]) -> NDArray[np.float64]:
-        ids, mask = left_pad([p.token_ids for p in prompts], self._pad_id)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        device = self.model.device
-        logits = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=positions.to(device),
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        labels = torch.tensor([p.label_ids for p in prompts], device=logits.device)
-        logprobs = logits.float().log_softmax(-1).gather(1, labels)
-        return logprobs.double().exp().cpu().numpy()
-
-    def _generation_config(self, params: SamplingParams) -> GenerationConfig:
-        sampling: dict[str, Any] = (
-            {"do_sample": True, "temperature": params.temperature, "top_p": params.top_p, "top_k": 0}
-            if params.temperature > 0
-            else {"do_sample": False}
-        )
-        return GenerationConfig(
-            **sampling,
-            num_return_sequences=params.n,
-            max_new_tokens=params.max_new_tokens,
-            eos_token_id=list(self.chat.stop_ids),
-            pad_token_id=self._pad_id,
-            use_cache=True,
+    def _completion(self, sample: Sampled) -> Completion:
+        """A sample without a stop token ran into the length limit."""
+        stopped = sample.ids[-1] in self.chat.stop_ids
+        return Completion(
+            ids=tuple(sample.ids),
+            text=self.chat.decode(sample.ids),
+            finish_reason="stop" if stopped else "length",
+            logprobs=tuple(sample.logprobs),
         )
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """Eval mode (which also keeps activation checkpointing out of generation), no gradients, no warpers of the
-        model's own generation config (`generate` would fill them in), and the adapter as asked for.
+        """Eval mode (which also keeps activation checkpointing out of generation), no gradients, and the adapter as
+        asked for.
         """
-        model = self.model
-        training, own_config = model.training, model.generation_config
-        model.eval()
-        model.generation_config = GenerationConfig(eos_token_id=list(self.chat.stop_ids), pad_token_id=self._pad_id)
+        training = self.model.training
+        self.model.eval()
         try:
             with torch.no_grad(), self._switched():
                 yield
         finally:
-            model.generation_config = own_config
-            model.train(training)
-
-    def _cuda_devices(self) -> list[torch.device]:
-        return [self.model.device] if self.model.device.type == "cuda" else []
+            self.model.train(training)
 
     @property
     def _pad_id(self) -> int:
         tokenizer = self.chat.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Returns ids and attention mask, both [rows, longest], padded on the left."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask

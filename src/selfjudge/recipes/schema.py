@@ -70,7 +70,9 @@ class TemplatesSection(Section):
 class JudgeSection(Section):
     """How judging and sampling are batched."""
 
-    token_budget: int = Field(8192, ge=1, description="padded tokens of a batch")
+    token_budget: int | None = Field(
+        None, ge=1, description="padded tokens of a batch; by default 8192 on a CPU, on a GPU what memory allows"
+    )
     batch_size: int | None = Field(None, ge=1, description="rows of a batch at most; by default the budget decides")
 
 

@@ -1,8 +1,8 @@
 """Imperfect people: they write the demonstrations of the small world and label pairs of them.
 
 People forget what was asked for, wander off topic, repeat themselves and miscount. Each response is written with its
-own degree of care, which is mostly high or low and seldom in between. When they miscount, they mostly give too little
-and are never far over: a judge trained on their pairs has seen few overlong responses, as judges of real models have.
+own degree of care, which is mostly high or low and seldom in between. When they miscount, they mostly give too little:
+a judge trained on their pairs has seen few overlong responses, as judges of real models have.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from selfjudge.world.truth import label, utility
 CARE = 0.5
 """Both parameters of the beta distribution of care; below 1 it is U-shaped."""
 
-MISCOUNTS = (-2, -1, -1, 1, 1)
+MISCOUNTS = (-2, -1, -1, -1, 1, 1, 2)
 """What a person who miscounts is off by, drawn uniformly."""
 
 

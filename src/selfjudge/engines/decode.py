@@ -1,0 +1,136 @@
+"""Sampling token by token: the prompt once for all of its samples, and nothing for those that have ended."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from selfjudge.engines.base import SamplingParams
+
+_COMPACT_AT = 0.75
+"""Ended rows leave the batch once no more than this share goes on: leaving copies the cache."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One sample: token ids, the stop token included where it was drawn, and their log-probs before any warping."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Returns ids and attention mask, both [rows, longest], padded on the left."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+def uniforms(params: SamplingParams, index: int) -> Tensor:
+    """Returns [n, max_new_tokens] numbers from [0, 1): the randomness of prompt ``index``'s samples.
+
+    They belong to the prompt, so its samples do not depend on what else is in the batch.
+    """
+    generator = torch.Generator().manual_seed(random.Random(f"{params.seed}:{index}").getrandbits(63))
+    return torch.rand(params.n, params.max_new_tokens, generator=generator)
+
+
+def draw(logits: Tensor, u: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Draws one token per row by inverting the cumulative distribution at ``u``.
+
+    Args:
+        logits: [rows, vocab].
+        u: [rows], from [0, 1).
+        temperature: 0 takes the most likely token.
+        top_p: draws from the smallest set of most likely tokens that holds this share.
+
+    Returns:
+        Token ids and their log-probs at temperature 1 over the whole vocabulary, both [rows].
+    """
+    logprobs = logits.float().log_softmax(-1)
+    if temperature == 0:
+        tokens = logprobs.argmax(-1)
+    else:
+        p = (logprobs / temperature).softmax(-1)
+        if top_p < 1:
+            p, order = p.sort(-1, descending=True)
+            p = p.where(p.cumsum(-1) - p < top_p, 0)
+        cdf = p.cumsum(-1)
+        # The first entry above u: entries without mass are never that.
+        tokens = torch.searchsorted(cdf, (u.unsqueeze(-1) * cdf[:, -1:]).contiguous(), right=True)
+        tokens = tokens.clamp(max=p.shape[-1] - 1)
+        tokens = (order.gather(-1, tokens) if top_p < 1 else tokens).squeeze(-1)
+    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    u: Tensor,
+    params: SamplingParams,
+    stop_ids: Sequence[int],
+    pad_id: int,
+) -> list[list[Sampled]]:
+    """Samples ``params.n`` continuations of each prompt with a KV cache, in the model's current mode.
+
+    Args:
+        model: a causal LM.
+        prompts: token ids, one batch.
+        u: [prompts, n, max_new_tokens], from :func:`uniforms`.
+        params: as given to the engine; its seed has already gone into ``u``.
+        stop_ids: tokens that end a sample.
+        pad_id: fills short prompts.
+    """
+    device = model.device
+    stops = torch.tensor(list(stop_ids), device=device)
+    u = u.flatten(0, 1).to(device)
+    ids, mask = (t.to(device) for t in left_pad(prompts, pad_id))
+    cache = DynamicCache(config=model.config)
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = _forward(model, ids, mask, position, cache).repeat_interleave(params.n, 0)
+    cache.batch_repeat_interleave(params.n)
+    mask, position = mask.repeat_interleave(params.n, 0), position[:, -1].repeat_interleave(params.n)
+    rows = torch.arange(len(u), device=device)
+    out = torch.full(u.shape, int(stops[0]), device=device)
+    out_logprobs = torch.zeros(u.shape, device=device)
+    going = torch.ones_like(rows, dtype=torch.bool)
+    for step in range(params.max_new_tokens):
+        tokens, logprobs = draw(logits, u[rows, step], params.temperature, params.top_p)
+        out[rows, step], out_logprobs[rows, step] = tokens, logprobs
+        going &= ~torch.isin(tokens, stops)
+        remaining = int(going.sum())
+        if remaining == 0 or step + 1 == params.max_new_tokens:
+            break
+        if remaining <= _COMPACT_AT * len(rows):
+            keep = going.nonzero().squeeze(-1)
+            cache.batch_select_indices(keep)
+            rows, tokens, mask, position, going = (t[keep] for t in (rows, tokens, mask, position, going))
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
+        position = position + 1
+        logits = _forward(model, tokens.unsqueeze(-1), mask, position.unsqueeze(-1), cache)
+    samples = [_cut(*row, stop_ids) for row in zip(out.tolist(), out_logprobs.tolist(), strict=True)]
+    return [samples[i : i + params.n] for i in range(0, len(samples), params.n)]
+
+
+def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
+    """Returns the logits of the last position, [rows, vocab]."""
+    return model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+
+
+def _cut(ids: list[int], logprobs: list[float], stop_ids: Sequence[int]) -> Sampled:
+    """Ends a row after its first stop token; what follows was drawn for company."""
+    end = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids) - 1) + 1
+    return Sampled(ids[:end], logprobs[:end])

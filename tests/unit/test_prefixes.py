@@ -1,0 +1,204 @@
+"""Shared beginnings: what is borrowed from whom, and that nothing but time changes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.prefix_forward import PrefixForward, cache_bytes, can_share
+from selfjudge.engines.prefixes import MIN_SHARED, Ids, Task, common_prefix, waves
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentPrompt
+
+HEAD = tuple(range(20))
+
+
+def test_one_for_all_then_one_for_each_prompt_then_the_rest() -> None:
+    p, q = (*HEAD, 50, *range(30)), (*HEAD, 51, *range(30))
+    a, b, c, d = (*p, 60), (*p, 61), (*p, 62), (*q, 60)
+    assert waves([c, d, a, b]) == [
+        [Task(a, None, 0)],
+        [Task(b, a, 51), Task(c, a, 51), Task(d, a, 20)],
+    ]
+    e = (*q, 61)
+    assert waves([d, e, a])[2] == [Task(e, d, 51)]
+
+
+def test_short_beginnings_are_computed_again_and_the_last_token_always() -> None:
+    short = HEAD[: MIN_SHARED - 1]
+    assert waves([(*short, 90), (*short, 91)]) == [[Task((*short, 90), None, 0), Task((*short, 91), None, 0)]]
+    # A sequence that goes on from another, and one that is known already, in full.
+    assert waves([HEAD, (*HEAD, 7)]) == [[Task(HEAD, None, 0)], [Task((*HEAD, 7), HEAD, 20)]]
+    assert waves([HEAD], [(*HEAD, 7)]) == [[Task(HEAD, (*HEAD, 7), 19)]]
+
+
+def test_what_is_done_lends_in_the_first_wave() -> None:
+    a, b = (*HEAD, 60, 61), (*HEAD, 60, 62)
+    assert waves([b], [a]) == [[Task(b, a, 21)]]
+    # The neighbour of the same call shares more than what is done.
+    assert waves([a, b], [(*HEAD, 70)]) == [[Task(a, (*HEAD, 70), 20)], [Task(b, a, 21)]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6))
+def test_every_task_borrows_the_most_there_is_from_what_is_done_before_it(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def tree(n: int) -> list[Ids]:
+        stems = [HEAD, (*HEAD, *[5] * 20), (*HEAD, *[6] * 18), ()]
+        return list({(*rng.choice(stems), *rng.choices(range(3), k=rng.randrange(1, 25))) for _ in range(n)})
+
+    sequences, done = tree(14), tree(4)
+    planned = waves(sequences, done)
+    assert sorted(task.sequence for wave in planned for task in wave) == sorted(sequences)
+    before = set(done)
+    for number, wave in enumerate(planned):
+        for task in wave:
+            assert (task.lender is None) == (task.shared == 0)
+            assert 0 <= task.shared < len(task.sequence)
+            if task.lender is not None:
+                assert task.lender in before
+                assert task.lender[: task.shared] == task.sequence[: task.shared]
+        before |= {task.sequence for task in wave}
+        assert wave, number
+    # Nothing longer could have been borrowed from a sequence sorted before it, or from what was done.
+    for task in (task for wave in planned for task in wave):
+        lenders = [*done, *(s for s in sequences if s < task.sequence)]
+        best = max((min(common_prefix(s, task.sequence), len(task.sequence) - 1) for s in lenders), default=0)
+        assert task.shared == (best if best >= MIN_SHARED else 0)
+
+
+def alone(model: PreTrainedModel, sequences: list[Ids], tokens: list[tuple[int, ...]]) -> Tensor:
+    rows = [model(torch.tensor([s]), use_cache=False).logits[0, -1].log_softmax(-1) for s in sequences]
+    return torch.stack([row[list(t)] for row, t in zip(rows, tokens, strict=True)])
+
+
+def some_sequences(vocabulary: int) -> list[Ids]:
+    rng = random.Random(3)
+
+    def words(n: int) -> list[int]:
+        return [rng.randrange(vocabulary) for _ in range(n)]
+
+    head, found = words(17), set()
+    for _ in range(6):
+        prompt = words(rng.randrange(3, 40))
+        found |= {(*head, *prompt, *words(rng.randrange(1, 30))) for _ in range(rng.randrange(1, 6))}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("family", ["tiny_llama", "tiny_gpt2"])
+@pytest.mark.parametrize(("budget", "max_rows"), [(4096, None), (100, None), (4096, 2), (1, None)])
+def test_borrowed_beginnings_change_nothing(
+    request: pytest.FixtureRequest,
+    family: str,
+    budget: int,
+    max_rows: int | None,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = request.getfixturevalue(family)(chatml_tokenizer).eval()
+    sequences = some_sequences(model.config.vocab_size)
+    tokens = [(i % 7, 7 + i % 5, 30) for i in range(len(sequences))]
+    with torch.no_grad():
+        expected = alone(model, sequences, tokens)
+        forward = PrefixForward(model, 0, share=True)
+        torch.testing.assert_close(forward.logprobs(sequences, tokens, budget, max_rows), expected, atol=1e-4, rtol=0)
+        with forward.remembering(10**6):
+            first = forward.logprobs(sequences[::2], tokens[::2], budget, max_rows)
+            second = forward.logprobs(sequences[1::2], tokens[1::2], budget, max_rows)
+        torch.testing.assert_close(first, expected[::2], atol=1e-4, rtol=0)
+        torch.testing.assert_close(second, expected[1::2], atol=1e-4, rtol=0)
+
+
+def count_tokens(model: PreTrainedModel) -> list[int]:
+    computed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: computed.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    return computed
+
+
+def test_tokens_are_really_saved_and_forgotten(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer).eval()
+    prompt = tuple(range(5, 45))
+    pair = [(*prompt, 50, 51), (*prompt, 60, 61)]
+    later = (*prompt, 50, 52)
+    computed = count_tokens(model)
+    forward = PrefixForward(model, 0, share=True)
+    with torch.no_grad():
+        with forward.remembering(1000):
+            forward.logprobs(pair, [(1,), (1,)], 4096, None)
+            assert sum(computed) == 42 + 2
+            forward.logprobs([later], [(1,)], 4096, None)
+            assert sum(computed) == 42 + 2 + 1
+        forward.logprobs([later], [(1,)], 4096, None)
+        assert sum(computed) == 42 + 2 + 1 + 42
+        # What does not fit is forgotten, the oldest first.
+        with forward.remembering(42):
+            forward.logprobs(pair, [(1,), (1,)], 4096, None)
+            assert list(forward._memory) == [pair[1]]
+        PrefixForward(model, 0, share=False).logprobs(pair, [(1,), (1,)], 4096, None)
+    assert computed[-1] == 84
+
+
+def test_a_change_of_the_weights_shows_in_the_next_call(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer)
+    engine = TransformersEngine(model, ChatEncoder(chatml_tokenizer))
+    prompts = [JudgmentPrompt((*range(5, 40), i), (30, 31)) for i in range(4)]
+    before = engine.label_probabilities(prompts)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(3)
+    after = engine.label_probabilities(prompts)
+    fresh = TransformersEngine(model, ChatEncoder(chatml_tokenizer), share_prefixes=False).label_probabilities(prompts)
+    assert abs(after - before).max() > 1e-3
+    assert after == pytest.approx(fresh, abs=1e-5)
+
+
+def test_only_layers_that_keep_every_token_can_lend(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer)
+    assert can_share(model)
+    config = model.config
+    assert cache_bytes(model) == 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    config.sliding_window = 16
+    assert not can_share(model)
+
+
+def test_out_of_memory_halves_the_budget_and_goes_on(
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = tiny_llama(chatml_tokenizer)
+    chat = ChatEncoder(chatml_tokenizer)
+    prompts = [JudgmentPrompt((i, *range(5, 29), i), (30, 31)) for i in range(12)]
+    expected = TransformersEngine(model, chat).label_probabilities(prompts)
+
+    def out_of_memory(module: object, args: object, kwargs: dict[str, Tensor]) -> None:
+        if kwargs["input_ids"].shape[0] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    handle = model.register_forward_pre_hook(out_of_memory, with_kwargs=True)
+    engine = TransformersEngine(model, chat, token_budget=1000)
+    assert engine.label_probabilities(prompts) == pytest.approx(expected, abs=1e-5)
+    assert engine.token_budget == 78  # 12 rows of 26, then 6, then 3
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["Out of memory"] * 2
+    caplog.clear()
+    engine.label_probabilities(prompts)
+    assert not caplog.records
+    handle.remove()
+    model.register_forward_pre_hook(lambda *args: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        engine.label_probabilities(prompts)
