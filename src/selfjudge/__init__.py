@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selfjudge.engines.hf import TransformersEngine as TransformersEngine
     from selfjudge.engines.load import LoadedModel as LoadedModel
     from selfjudge.engines.load import load_model as load_model
+    from selfjudge.engines.openai_server import OpenAIEngine as OpenAIEngine
     from selfjudge.errors import SelfJudgeError as SelfJudgeError
     from selfjudge.judge import Judge as Judge
     from selfjudge.recipes.load import load_recipe as load_recipe
@@ -46,6 +47,7 @@ _HOME = {
     "engines.base": ("Engine", "SamplingParams"),
     "engines.hf": ("TransformersEngine",),
     "engines.load": ("LoadedModel", "load_model"),
+    "engines.openai_server": ("OpenAIEngine",),
     "errors": ("SelfJudgeError",),
     "judge": ("Judge",),
     "recipes.load": ("load_recipe",),

@@ -23,6 +23,10 @@ class ModelError(SelfJudgeError):
     """A model or tokenizer that cannot be loaded or used."""
 
 
+class EngineError(SelfJudgeError):
+    """A model server that cannot be reached, refuses a request, or leaves out what was asked for."""
+
+
 class RecipeError(SelfJudgeError):
     """A recipe that does not validate."""
 

@@ -1,0 +1,274 @@
+"""The engine of a model that is already served: any server that speaks OpenAI's ``/v1/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.openai_answers import (
+    Choice,
+    label_request,
+    next_token_logprobs,
+    sampled_tokens,
+    sampling_request,
+)
+from selfjudge.errors import EngineError, MissingExtraError
+from selfjudge.records import Completion
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentPrompt
+
+try:
+    import openai
+except ImportError as e:
+    raise MissingExtraError("Asking a model server", "openai") from e
+
+DEFAULT_CONCURRENCY = 32
+DEFAULT_TIMEOUT = 600.0
+DEFAULT_RETRIES = 2
+DEFAULT_TOP_LOGPROBS = 20
+"""The most that a vLLM server gives unless it was started with ``--max-logprobs``."""
+
+T = TypeVar("T")
+
+
+class OpenAIEngine:
+    """Samples from and judges with a model behind vLLM, SGLang, the llama.cpp server or another such server.
+
+    Prompts are sent as token ids, so that the served model sees exactly what it was trained on; the tokenizer must be
+    the served model's. Every method raises EngineError, in one sentence, if the server cannot be reached, refuses a
+    request or leaves out what is needed; the requests still under way are then cancelled.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        chat: ChatEncoder,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        max_length: int | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_retries: int = DEFAULT_RETRIES,
+        top_logprobs: int = DEFAULT_TOP_LOGPROBS,
+    ) -> None:
+        """Asks the server which models it has.
+
+        Args:
+            base_url: such as ``http://localhost:8000/v1``.
+            chat: the encoder of the served model's tokenizer.
+            model: the name it is served under; by default the first that the server lists.
+            api_key: by default $OPENAI_API_KEY, else ``EMPTY``.
+            max_length: context length in tokens; by default what the server says, else what the tokenizer says.
+            concurrency: requests under way at once.
+            timeout: seconds that one request may wait for the server.
+            max_retries: how often a request is repeated, with growing pauses, after a lost connection, a timeout or a
+                server's passing error (408, 409, 429, 5xx).
+            top_logprobs: candidates asked for at a label; no more than the server allows.
+
+        Raises:
+            EngineError: if the server cannot be reached or does not have the model.
+        """
+        self.base_url = base_url
+        self.chat = chat
+        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._max_retries = max_retries
+        self._top_logprobs = top_logprobs
+        self._label_texts: dict[int, str] = {}
+        self.model = model or ""
+        listed = _wait_for(self._models())
+        self.model = model or next(iter(listed))
+        if self.model not in listed:
+            raise EngineError(
+                f"The server at {base_url} does not serve {self.model!r}: name one of {', '.join(map(repr, listed))}."
+            )
+        own = chat.tokenizer.model_max_length
+        self._max_length = int(max_length or listed[self.model] or min(own, 2**31))
+
+    @property
+    def max_length(self) -> int:
+        """The context length in tokens, as given or as the server or else the tokenizer says."""
+        return self._max_length
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """Returns ``params.n`` completions per prompt, drawn with a seed of its own for each prompt.
+
+        Where the server gives the ids it sampled (vLLM), the completions hold just those, with their log-probabilities.
+        Elsewhere the ids are the text tokenised again and ``logprobs`` is None: good for judging and tournaments, not
+        for training, as these need not be the tokens that the model drew.
+        """
+        stop_ids = self.chat.stop_ids
+        bodies = [{"prompt": list(p), **sampling_request(params, i, stop_ids)} for i, p in enumerate(prompts)]
+
+        def read(i: int, choices: list[Choice]) -> list[Completion]:
+            wanted: int = bodies[i]["n"]
+            if len(choices) != wanted:
+                raise EngineError(
+                    f"The server at {self.base_url} gave {len(choices)} of {wanted} completions for prompt {i}: use "
+                    "one that knows `n`, or sample one completion per prompt."
+                )
+            if progress:
+                progress(1)
+            return [self._completion(i, choice) for choice in choices] * (params.n // wanted)
+
+        return _wait_for(self._ask(bodies, read))
+
+    def label_probabilities(
+        self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """Returns [n, 2] label probabilities, from the raw logits at temperature 1. Equal prompts are asked once.
+
+        A label that is not among the candidates the server gives counts as 0; its true probability is below that of
+        the last candidate. If neither label is there, that is an error.
+        """
+        unique: dict[JudgmentPrompt, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            unique.setdefault(prompt, []).append(i)
+        distinct = list(unique)
+        bodies = [{"prompt": list(p.token_ids), **label_request(p, self._top_logprobs)} for p in distinct]
+        result = np.zeros((len(prompts), 2))
+
+        def read(i: int, choices: list[Choice]) -> None:
+            rows = unique[distinct[i]]
+            result[rows] = self._label_pair(rows[0], distinct[i].label_ids, choices)
+            if progress:
+                progress(len(rows))
+
+        _wait_for(self._ask(bodies, read))
+        return result
+
+    def _completion(self, index: int, choice: Choice) -> Completion:
+        reason = choice.get("finish_reason")
+        if reason not in ("stop", "length"):
+            raise EngineError(
+                f"The server at {self.base_url} broke off a completion of prompt {index} ({reason!r}): look at its log."
+            )
+        if sampled := sampled_tokens(choice):
+            ids, logprobs = sampled
+            text = self.chat.decode(ids)
+        else:
+            text, logprobs = choice["text"], None
+            ids = [*self.chat.text_ids(text), *(self.chat.stop_ids[-1:] if reason == "stop" else ())]
+        return Completion(ids=tuple(ids), text=text, finish_reason=reason, logprobs=logprobs and tuple(logprobs))
+
+    def _label_pair(self, index: int, label_ids: tuple[int, int], choices: list[Choice]) -> tuple[float, float]:
+        logprobs = next_token_logprobs(choices[0]) if choices else {}
+        if not logprobs:
+            raise EngineError(
+                f"The server at {self.base_url} gave no log-probabilities for judgment prompt {index}: use one that "
+                "gives them with /v1/completions, such as vLLM."
+            )
+        by_id = any(isinstance(token, int) for token in logprobs)
+        labels = label_ids if by_id else tuple(map(self._label_text, label_ids))
+        if not any(label in logprobs for label in labels):
+            raise EngineError(
+                f"Neither label is among the {len(logprobs)} candidates that {self.model!r} at {self.base_url} gave "
+                f"for judgment prompt {index}: use a judge trained by JSFT, check that the tokenizer is the served "
+                "model's, or ask for more candidates (top_logprobs in Python, --max-logprobs of vLLM)."
+            )
+        a, b = (math.exp(logprobs.get(label, -math.inf)) for label in labels)
+        return a, b
+
+    def _label_text(self, label_id: int) -> str:
+        """Returns the text that a server without ids shows for a label; raises EngineError if other tokens share it."""
+        if label_id not in self._label_texts:
+            tokenizer = self.chat.tokenizer
+            texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+            if texts.count(texts[label_id]) > 1:
+                raise EngineError(
+                    f"The server at {self.base_url} names tokens by their text, and {texts[label_id]!r} is the text of "
+                    "more than one: use a server that gives token ids, such as vLLM."
+                )
+            self._label_texts[label_id] = texts[label_id]
+        return self._label_texts[label_id]
+
+    async def _models(self) -> dict[str, int | None]:
+        """Returns the served names with their context lengths where the server says them; there is at least one."""
+        async with self._client() as client:
+            page = await self._request(client.models.list(), "the list of models")
+        models = {m.id: getattr(m, "max_model_len", None) for m in getattr(page, "data", None) or ()}
+        if not models:
+            raise EngineError(
+                f"The server at {self.base_url} lists no models: check that the URL ends with /v1 and that a model is "
+                "loaded."
+            )
+        return models
+
+    async def _ask(self, bodies: Sequence[dict[str, Any]], read: Callable[[int, list[Choice]], T]) -> list[T]:
+        """Sends all requests, a bounded number at once, and returns what ``read`` makes of each answer."""
+        room = asyncio.Semaphore(self._concurrency)
+
+        async def one(i: int, body: dict[str, Any]) -> T:
+            async with room:
+                request = client.completions.create(model=self.model, **body)
+                answer = await self._request(request, f"prompt {i}")
+            # What is not a completion (another service's page) has no choices; `read` says what is missing.
+            choices = getattr(answer, "choices", None) or ()
+            return read(i, [choice.to_dict(warnings=False) for choice in choices])
+
+        async with self._client() as client:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(i, body)) for i, body in enumerate(bodies)]
+            except BaseExceptionGroup as failures:
+                # The first failure cancelled the others.
+                raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _client(self) -> openai.AsyncOpenAI:
+        """A client belongs to the event loop of one call, so each call has its own."""
+        return openai.AsyncOpenAI(
+            base_url=self.base_url, api_key=self._api_key, timeout=self._timeout, max_retries=self._max_retries
+        )
+
+    async def _request(self, request: Awaitable[T], what: str) -> T:
+        try:
+            return await request
+        except openai.APIError as e:
+            raise EngineError(self._sentence(e, what)) from e
+
+    def _sentence(self, error: openai.APIError, what: str) -> str:
+        server = f"The server at {self.base_url}"
+        served = f" (model {self.model!r})" if self.model else ""
+        if isinstance(error, openai.APITimeoutError):
+            return f"{server} did not answer {what} within {self._timeout:g} s{served}: look at its log."
+        if isinstance(error, openai.APIConnectionError):
+            reason = _short(error.__cause__ or error)
+            return f"{server} cannot be reached ({reason}): start it, or correct the URL."
+        status = error.status_code if isinstance(error, openai.APIStatusError) else "unreadable answer"
+        advice = {
+            400: "shorten the prompt or draw fewer tokens if it is too long, lower top_logprobs if it is too high",
+            401: "set OPENAI_API_KEY to a key that it takes",
+            403: "set OPENAI_API_KEY to a key that it takes",
+            404: "check that the URL ends with /v1 and names a server of /v1/completions",
+        }.get(getattr(error, "status_code", 0), "look at its log")
+        return f"{server} refused {what}{served} with {status} ({_short(error)}): {advice}."
+
+
+def _short(error: BaseException) -> str:
+    """Returns what an error says, the server's own words where they came along, on one line."""
+    body = getattr(error, "body", None)
+    message = body.get("message") if isinstance(body, dict) else None
+    return " ".join(str(message or error).split())[:300].rstrip(".") or type(error).__name__
+
+
+def _wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end; where this thread already has a running loop (a notebook), in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

@@ -1,0 +1,167 @@
+"""A real HTTP server in this process that speaks ``/v1/completions`` as vLLM does, or as lesser servers do."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.records import Completion
+from selfjudge.templates.chat import ChatEncoder
+
+NAME = "tiny"
+Answer = tuple[int, Any]
+
+
+class ServedModel:
+    """The served model, how the server behaves, and the requests it has seen.
+
+    ``mode``: ``vllm`` (gives ids, and labels by id), ``old vllm`` (ids, top candidates only), ``llama.cpp`` (ids of
+    candidates only), ``text`` (texts only), or a fault: ``no logprobs``, ``no B``, ``one completion``, ``aborts``,
+    ``hangs``, ``hangs after one``, ``web page``.
+    """
+
+    def __init__(self, model: PreTrainedModel, chat: ChatEncoder, mode: str = "vllm", **options: Any) -> None:
+        self.engine = TransformersEngine(model, chat)
+        self.chat = chat
+        self.mode = mode
+        self.failures: list[Answer] = options.get("failures", [])
+        self.max_model_len: int | None = options.get("max_model_len", 256)
+        self.key: str | None = options.get("key")
+        self.url = ""
+        self.requests: list[dict[str, Any]] = []
+        self.at_once = self.most_at_once = 0
+        self.stopped = threading.Event()
+        # One model, many threads.
+        self._model_lock, self._count_lock = threading.Lock(), threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[ServedModel]:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
+        server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{server.server_port}/v1"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stopped.set()
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def models(self) -> Answer:
+        model = {"id": NAME, "object": "model", "created": 0, "owned_by": "test"}
+        if self.max_model_len:
+            model["max_model_len"] = self.max_model_len
+        return 200, {"object": "list", "data": [model, {**model, "id": "second"}]}
+
+    def complete(self, body: dict[str, Any]) -> Answer:
+        with self._count_lock:
+            self.requests.append(body)
+            first = len(self.requests) == 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            failure = self.failures.pop(0) if self.failures else None
+        try:
+            if self.mode == "hangs" or (self.mode == "hangs after one" and not first):
+                self.stopped.wait(30)
+            if failure:
+                return failure
+            if self.mode == "web page":
+                return 200, "<html>hello</html>"
+            if self.most_at_once < 2:
+                time.sleep(0.02)  # lets the others arrive, so that requests at once can be counted
+            with self._model_lock:
+                return 200, {"id": "1", "object": "text_completion", "created": 0, "model": NAME,
+                             "choices": self._choices(body)}  # fmt: skip
+        finally:
+            with self._count_lock:
+                self.at_once -= 1
+
+    def _choices(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        n = 1 if self.mode == "one completion" else body.get("n", 1)
+        params = SamplingParams(n, body["temperature"], body.get("top_p", 1.0), body["max_tokens"], body.get("seed", 0))
+        (completions,) = self.engine.sample([body["prompt"]], params)
+        return [self._choice(i, body, c) for i, c in enumerate(completions)]
+
+    def _choice(self, index: int, body: dict[str, Any], completion: Completion) -> dict[str, Any]:
+        vllm = self.mode in ("vllm", "old vllm")
+        reason = "abort" if self.mode == "aborts" else completion.finish_reason
+        choice = {"index": index, "text": completion.text, "finish_reason": reason, "logprobs": None}
+        if vllm and self.mode != "old vllm" and body.get("return_token_ids"):
+            choice["token_ids"] = list(completion.ids)
+        if self.mode != "no logprobs" and body.get("logprobs") is not None:
+            choice["logprobs"] = self._logprobs(body, completion)
+        return choice
+
+    def _logprobs(self, body: dict[str, Any], completion: Completion) -> dict[str, Any]:
+        ids = list(completion.ids)
+        with torch.no_grad():
+            logits = self.engine.model(torch.tensor([[*body["prompt"], *ids]]), use_cache=False).logits
+        rows = logits[0, len(body["prompt"]) - 1 : -1].log_softmax(-1)
+        tops = [self._top(body, row, token) for row, token in zip(rows, ids, strict=True)]
+        if self.mode == "llama.cpp":
+            return {"content": [
+                {"id": token, "token": self._name(body, token), "logprob": float(row[token]), "top_logprobs":
+                 [{"id": t, "token": self._name(body, t), "logprob": value} for t, value in top.items()]}
+                for token, row, top in zip(ids, rows, tops, strict=True)
+            ]}  # fmt: skip
+        return {
+            "tokens": [self._name(body, token) for token in ids],
+            "token_logprobs": [float(row[token]) for row, token in zip(rows, ids, strict=True)],
+            "top_logprobs": [{self._name(body, t): value for t, value in top.items()} for top in tops],
+            "text_offset": [0] * len(ids),
+        }
+
+    def _top(self, body: dict[str, Any], row: torch.Tensor, token: int) -> dict[int, float]:
+        asked = body.get("logprob_token_ids") if self.mode == "vllm" else None
+        candidates = asked or row.topk(min(body["logprobs"], len(row))).indices.tolist()
+        if self.mode == "no B":
+            candidates = [t for t in candidates if self.chat.decode([t]).strip() != "B"]
+        return {t: float(row[t]) for t in dict.fromkeys([token, *candidates])}
+
+    def _name(self, body: dict[str, Any], token: int) -> str:
+        if self.mode in ("vllm", "old vllm", "no B") and body.get("return_tokens_as_token_ids"):
+            return f"token_id:{token}"
+        return self.chat.tokenizer.decode([token])
+
+
+def handler(served: ServedModel) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(*(served.models() if self.path == "/v1/models" else (404, {"detail": "Not Found"})))
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._send(*served.complete(body))
+
+        def _send(self, status: int, answer: Any) -> None:
+            if served.key and self.headers["Authorization"] != f"Bearer {served.key}":
+                status, answer = 401, {"error": {"message": "Unauthorized", "code": 401}}
+            text = isinstance(answer, str)
+            payload = (answer if text else json.dumps(answer)).encode()
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html" if text else "application/json")
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+            except ConnectionError:
+                pass  # the client went away, as it should in some tests
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    return Handler
