@@ -32,6 +32,16 @@ TokenBudgetOption = Annotated[
     typer.Option(min=1, help="Padded tokens of a batch. Default: 8192 on a CPU, on a GPU what its memory allows."),
 ]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Rows of a batch at most.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        help="URL of an OpenAI-compatible server, such as http://localhost:8000/v1; --model then names the tokenizer.",
+    ),
+]
+ServedModelOption = Annotated[
+    str | None, typer.Option("--served-model", help="The model's name on the server. Default: the first it lists.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 
 

@@ -17,13 +17,15 @@ from selfjudge.cli.common import (
     DtypeOption,
     ModelOption,
     OverwriteOption,
+    ServedModelOption,
+    ServerOption,
     TemplatesOption,
     TokenBudgetOption,
     check_outputs,
-    load,
     print_table,
     progress_bar,
 )
+from selfjudge.cli.engines import open_engine
 
 if TYPE_CHECKING:
     from selfjudge.judge import Question
@@ -41,6 +43,8 @@ def judge(
     device: DeviceOption = None,
     token_budget: TokenBudgetOption = None,
     batch_size: BatchSizeOption = None,
+    server: ServerOption = None,
+    served_model: ServedModelOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge pairs of responses in both orders.
@@ -54,16 +58,17 @@ def judge(
 
     check_outputs(output, dump_prompts, overwrite=overwrite)
     comparisons = load_comparisons(input)
-    loaded = load(model, adapter, dtype, chat_template, device)
+    opened = open_engine(
+        model, adapter=adapter, template=template, chat_template=chat_template, dtype=dtype, device=device,
+        token_budget=token_budget, batch_size=batch_size, server=server, served_model=served_model,
+    )  # fmt: skip
 
-    from selfjudge.engines.hf import TransformersEngine
     from selfjudge.evaluation.judging import summarise
     from selfjudge.judge import Judge
     from selfjudge.templates.encode import JudgmentEncoder
     from selfjudge.templates.template import load_templates
 
-    engine = TransformersEngine(loaded.model, loaded.chat, token_budget=token_budget, batch_size=batch_size)
-    the_judge = Judge(engine, JudgmentEncoder(load_templates(template or loaded.templates), loaded.chat))
+    the_judge = Judge(opened.engine, JudgmentEncoder(load_templates(opened.templates), opened.chat))
     start = time.perf_counter()
     questions = the_judge.questions(comparisons)
     with progress_bar("Judging", len(questions)) as advance:

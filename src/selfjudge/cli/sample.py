@@ -15,20 +15,21 @@ from selfjudge.cli.common import (
     DtypeOption,
     ModelOption,
     OverwriteOption,
+    ServedModelOption,
+    ServerOption,
     TemplatesOption,
     TokenBudgetOption,
     check_outputs,
-    load,
     print_table,
     progress_bar,
 )
+from selfjudge.cli.engines import OpenedEngine, open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from selfjudge.data.prompts import PromptRow
     from selfjudge.engines.base import SamplingParams
-    from selfjudge.engines.hf import TransformersEngine
     from selfjudge.judge import Judge
     from selfjudge.records import Bracket
 
@@ -49,6 +50,8 @@ def sample(
     device: DeviceOption = None,
     token_budget: TokenBudgetOption = None,
     batch_size: BatchSizeOption = None,
+    server: ServerOption = None,
+    served_model: ServedModelOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Answer prompts by a tournament among the model's own candidates (self-rejection).
@@ -62,22 +65,21 @@ def sample(
 
     check_outputs(output, overwrite=overwrite)
     rows = load_prompts(input).prompts
-    loaded = load(model, adapter, dtype, chat_template, device)
+    opened = open_engine(
+        model, adapter=adapter, template=template, chat_template=chat_template, dtype=dtype, device=device,
+        token_budget=token_budget, batch_size=batch_size, server=server, served_model=served_model,
+    )  # fmt: skip
 
     from selfjudge.engines.base import SamplingParams
-    from selfjudge.engines.hf import TransformersEngine
     from selfjudge.judge import Judge
     from selfjudge.templates.encode import JudgmentEncoder
     from selfjudge.templates.template import load_templates
     from selfjudge.tournament import play
 
-    batching: dict[str, Any] = {"token_budget": token_budget, "batch_size": batch_size}
-    policy = TransformersEngine(loaded.model, loaded.chat, **batching)
-    base = TransformersEngine(loaded.model, loaded.chat, adapter=False, **batching)
-    judge = Judge(base, JudgmentEncoder(load_templates(template or loaded.templates), loaded.chat))
+    judge = Judge(opened.base, JudgmentEncoder(load_templates(opened.templates), opened.chat))
     params = SamplingParams(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     _check_lengths(judge, rows, max_new_tokens)
-    candidates = _candidates(policy, rows, params)
+    candidates = _candidates(opened, rows, params)
     prompts = 2 * len(judge.encoder.principles) * sum(len(c) - 1 for c in candidates)
     with progress_bar("Judging", prompts) as advance:
         brackets = play(judge, [row.prompt for row in rows], candidates, seed, advance)
@@ -107,11 +109,12 @@ def _check_lengths(judge: Judge, rows: Sequence[PromptRow], max_new_tokens: int)
             )
 
 
-def _candidates(policy: TransformersEngine, rows: Sequence[PromptRow], params: SamplingParams) -> list[tuple[str, ...]]:
+def _candidates(opened: OpenedEngine, rows: Sequence[PromptRow], params: SamplingParams) -> list[tuple[str, ...]]:
     """Returns each prompt's own candidates, or ``params.n`` samples where it brought none."""
     bare = [row for row in rows if row.candidates is None]
     with progress_bar("Sampling", len(bare)) as advance:
-        samples = iter(policy.sample([policy.chat.prompt_ids(row.prompt) for row in bare], params, advance))
+        prompts = [opened.chat.prompt_ids(row.prompt) for row in bare]
+        samples = iter(opened.engine.sample(prompts, params, advance))
     return [row.candidates or tuple(completion.text for completion in next(samples)) for row in rows]
 
 

@@ -70,15 +70,12 @@ def load_model(
         from selfjudge.world.model import build_model
 
         model: PreTrainedModel | PeftModel = build_model(chat.tokenizer, seed)
-        templates = "world"
     else:
-        folder = resolve_model(path)
         extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model = _pretrained(AutoModelForCausalLM, folder, dtype=_torch_dtype(dtype, device), **extra)
-        templates = _own_templates(Path(folder)) or "general"
+        model = _pretrained(AutoModelForCausalLM, resolve_model(path), dtype=_torch_dtype(dtype, device), **extra)
     if adapter is not None:
         model = _with_adapter(model, Path(adapter))
-    return LoadedModel(model.to(device).eval(), chat, templates)
+    return LoadedModel(model.to(device).eval(), chat, model_templates(path))
 
 
 def context_length(model: PreTrainedModel | PeftModel) -> int:
@@ -100,6 +97,20 @@ def load_tokenizer(path: str | Path, chat_template: str | None = None) -> ChatEn
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return chat
+
+
+def model_templates(path: str | Path) -> str:
+    """Returns the judgment templates a model was trained with (kept in its folder), else ``general``.
+
+    A name or folder for :func:`~selfjudge.templates.template.load_templates`.
+
+    Raises:
+        ModelError: if a local path is not there or holds no model.
+    """
+    if str(path) == BUILTIN_WORLD:
+        return "world"
+    folders = (Path(resolve_model(path)) / _TEMPLATES).glob("*")
+    return next((str(folder) for folder in folders if folder.is_dir()), "general")
 
 
 def default_device() -> str:
@@ -139,10 +150,6 @@ def save_model(
     if templates is not None:
         shutil.copytree(templates.folder, temporary / _TEMPLATES / templates.name)
     temporary.rename(folder)
-
-
-def _own_templates(folder: Path) -> str | None:
-    return next((str(p) for p in (folder / _TEMPLATES).glob("*") if p.is_dir()), None)
 
 
 def _pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:

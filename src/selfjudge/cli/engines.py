@@ -1,0 +1,80 @@
+"""From a command's options to an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from selfjudge.cli.common import load, quiet
+
+if TYPE_CHECKING:
+    from selfjudge.engines.base import Engine
+    from selfjudge.templates.chat import ChatEncoder
+
+
+@dataclass(frozen=True)
+class OpenedEngine:
+    """``engine``: the model as asked for; ``base``: the same without its adapter, or the same engine where it has none.
+
+    ``chat``: the encoder of its tokenizer. ``templates``: a name or folder for ``load_templates``.
+    """
+
+    engine: Engine
+    base: Engine
+    chat: ChatEncoder
+    templates: str
+
+
+def open_engine(
+    model: str,
+    *,
+    adapter: Path | None,
+    template: str | None,
+    chat_template: str | None,
+    dtype: str,
+    device: str | None,
+    token_budget: int,
+    batch_size: int | None,
+    server: str | None,
+    served_model: str | None,
+) -> OpenedEngine:
+    """Opens the engine that the options of ``judge`` and ``sample`` ask for; arguments as those options.
+
+    Raises:
+        typer.BadParameter: for options that exclude each other.
+        ModelError, EngineError: if the model cannot be loaded or the server does not answer.
+    """
+    if server is not None:
+        if adapter is not None:
+            raise _unusable("--adapter", "not with --server: serve the adapter, and name it by --served-model.")
+        return _served(model, template, chat_template, server, served_model)
+    if served_model is not None:
+        raise _unusable("--served-model", "only with --server.")
+    loaded = load(model, adapter, dtype, chat_template, device)
+
+    from selfjudge.engines.hf import TransformersEngine
+
+    engine, base = (
+        TransformersEngine(loaded.model, loaded.chat, adapter=adapted, token_budget=token_budget, batch_size=batch_size)
+        for adapted in (True, False)
+    )
+    return OpenedEngine(engine, base, loaded.chat, template or loaded.templates)
+
+
+def _served(
+    model: str, template: str | None, chat_template: str | None, server: str, served_model: str | None
+) -> OpenedEngine:
+    from selfjudge.engines.load import load_tokenizer, model_templates
+    from selfjudge.engines.openai_server import OpenAIEngine
+
+    quiet()
+    chat = load_tokenizer(model, chat_template)
+    engine = OpenAIEngine(server, chat, model=served_model)
+    return OpenedEngine(engine, engine, chat, template or model_templates(model))
+
+
+def _unusable(option: str, why: str) -> typer.BadParameter:
+    return typer.BadParameter(why, param_hint=option)
