@@ -63,7 +63,7 @@ def prompt_seed(seed: int, index: int) -> int:
 def sampled_tokens(choice: Choice) -> tuple[list[int], list[float] | None] | None:
     """Returns the ids of the sampled tokens and their log-probabilities, or None where the server gives no ids.
 
-    The ids under llama.cpp's ``content`` are passed over: tokens that end within a character are not listed there.
+    The ids under llama.cpp's ``content`` are passed over: tokens that end within a character may be missing there.
     """
     logprobs = choice.get("logprobs") or {}
     names: list[str] = logprobs.get("tokens") or []
