@@ -60,10 +60,9 @@ class ServedModel:
             thread.join()
 
     def models(self) -> Answer:
-        model = {"id": NAME, "object": "model", "created": 0, "owned_by": "test"}
-        if self.max_model_len:
-            model["max_model_len"] = self.max_model_len
-        return 200, {"object": "list", "data": [model, {**model, "id": "second"}]}
+        adapter = {"id": "second", "object": "model", "created": 0, "owned_by": "test", "max_model_len": None}
+        model = {**adapter, "id": NAME, "max_model_len": self.max_model_len}
+        return 200, {"object": "list", "data": [model, adapter]}
 
     def complete(self, body: dict[str, Any]) -> Answer:
         with self._count_lock:

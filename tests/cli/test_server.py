@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +73,16 @@ def test_a_server_that_is_not_there_ends_in_one_sentence(run, write, tmp_path, c
     assert result.err.startswith(f"Error: The server at {url} cannot be reached")
     assert result.err.count("\n") == 1
     assert not output.exists()
+
+
+def test_without_the_optional_package_the_sentence_names_it(run, write, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "selfjudge.engines.openai_server", raising=False)
+    result = run("judge", "--model", "builtin:world", "--server", "http://localhost:1/v1",
+                 "--input", write("p.jsonl", PAIRS), "--output", tmp_path / "out.jsonl")  # fmt: skip
+    assert result.code == 2
+    assert result.err.startswith("Error: Asking a model server needs an optional package")
+    assert "selfjudge[openai]" in result.err
 
 
 def test_a_failure_half_way_leaves_no_output(run, served, write, tmp_path):

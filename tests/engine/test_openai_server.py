@@ -316,6 +316,7 @@ def test_wrong_names_urls_and_keys(serve: Serve, world_chat: ChatEncoder, monkey
 
 def test_the_context_length_is_the_servers_else_the_tokenizers(serve: Serve, world_chat: ChatEncoder) -> None:
     assert OpenAIEngine(serve(max_model_len=100).url, world_chat).max_length == 100
+    assert OpenAIEngine(serve(max_model_len=100).url, world_chat, model="second").max_length == 100
     assert OpenAIEngine(serve(max_model_len=100).url, world_chat, max_length=50).max_length == 50
     silent = serve(max_model_len=None)
     assert OpenAIEngine(silent.url, world_chat).max_length == world_chat.tokenizer.model_max_length

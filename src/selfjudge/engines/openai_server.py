@@ -92,8 +92,9 @@ class OpenAIEngine:
             raise EngineError(
                 f"The server at {base_url} does not serve {self.model!r}: name one of {', '.join(map(repr, listed))}."
             )
-        own = chat.tokenizer.model_max_length
-        self._max_length = int(max_length or listed[self.model] or min(own, 2**31))
+        # vLLM says the length of its base model only, not of the adapters on it.
+        said = listed[self.model] or next(filter(None, listed.values()), None)
+        self._max_length = int(max_length or said or min(chat.tokenizer.model_max_length, 2**31))
 
     @property
     def max_length(self) -> int:
@@ -224,7 +225,7 @@ class OpenAIEngine:
                     tasks = [group.create_task(one(i, body)) for i, body in enumerate(bodies)]
             except BaseExceptionGroup as failures:
                 # The first failure cancelled the others.
-                raise failures.exceptions[0] from None
+                raise failures.exceptions[0] from failures.exceptions[0].__cause__
         return [task.result() for task in tasks]
 
     def _client(self) -> openai.AsyncOpenAI:
