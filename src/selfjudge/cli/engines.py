@@ -36,7 +36,7 @@ def open_engine(
     chat_template: str | None,
     dtype: str,
     device: str | None,
-    token_budget: int,
+    token_budget: int | None,
     batch_size: int | None,
     server: str | None,
     served_model: str | None,

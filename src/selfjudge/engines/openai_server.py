@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -149,6 +150,10 @@ class OpenAIEngine:
 
         _wait_for(self._ask(bodies, read))
         return result
+
+    def reusing_prefixes(self) -> AbstractContextManager[None]:
+        """The server remembers prefixes by itself, or not at all."""
+        return nullcontext()
 
     def _completion(self, index: int, choice: Choice) -> Completion:
         reason = choice.get("finish_reason")
