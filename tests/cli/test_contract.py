@@ -28,6 +28,7 @@ COMMANDS = (
     ("judge",),
     ("sample",),
     ("report",),
+    ("plan",),
 )
 
 

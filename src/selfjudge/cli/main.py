@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from selfjudge.cli import data, demo, judge, report, sample, train
+from selfjudge.cli import data, demo, judge, plan, report, sample, train
 from selfjudge.errors import SelfJudgeError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
+app.command("plan")(plan.plan)
 app.command("jsft")(train.jsft)
 app.command("train")(train.train)
 app.command("judge")(judge.judge)
