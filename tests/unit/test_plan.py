@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from selfjudge.training.plan.memory import (
 from selfjudge.training.plan.shape import adapter_shape, meta_model, model_shape, read_config
 from selfjudge.training.plan.stages import plan_stage, read_facts
 from selfjudge.training.plan.time import TimePlan, forward_flops, training_seconds
+from selfjudge.world.people import preference_records
 
 H100 = GPUS["h100"]
 
@@ -235,9 +238,27 @@ def test_the_data_of_the_small_world_are_read_and_scaled():
     assert facts.data.principles == 1
     assert "1000 of 36000" in facts.data.notes[0]
     time = plan_stage(recipe, "jsft", facts).time
-    # Each pair is an example of its own, and each distinct answer one more: between one and two examples a pair.
-    assert 36000 / 32 < time.steps <= 2 * 36000 / 32
+    # Each pair is an example of its own, and each distinct answer one more; hardly any of the 36000 comes twice.
+    assert time.steps == 2 * 36000 / 32
     assert plan_stage(recipe, "self_training", facts).time.steps == 100
+    epochs = load_recipe("demo", ["self_training.training.max_steps=-1"])
+    distinct = len({record.prompt for record in preference_records(36000, seed=0)})
+    assert plan_stage(epochs, "self_training", facts).time.steps == 3 * math.ceil(distinct / 60)
+
+
+def test_local_files_are_read_where_the_tokenizer_is_here(tmp_path, tiny_model_folder, seven):
+    source = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Name {i} of the sea.", "chosen": "coral tide", "rejected": "oak"} for i in range(6)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [f"data.sources=[{{path: {source}}}]", "jsft.training.per_device_train_batch_size=4"]
+    recipe = load_recipe("demo", [f"model.path={tiny_model_folder}", *sources])
+    facts = read_facts(recipe, H100)
+    assert "6 of 6 pairs" in facts.data.notes[0]
+    assert len(facts.data.prompts) == 6
+    # Six answers and six pairs, four examples a step.
+    assert plan_stage(recipe, "jsft", facts).time.steps == 3
+    without_tokenizer = load_recipe("demo", [f"model.path={seven}", *sources])
+    assert "were not read" in read_facts(without_tokenizer, H100).data.notes[0]
 
 
 def test_what_is_assumed_of_data_that_are_not_read(seven_recipe):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from selfjudge.data.load import WORLD_PAIRS, prepare_data
 from selfjudge.data.rows import examples
 from selfjudge.engines.load import load_tokenizer
+from selfjudge.errors import ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe, SourceSection
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -19,7 +22,9 @@ from selfjudge.training.plan.memory import Batch
 from selfjudge.training.stages import jsft_rows
 
 READ_PAIRS = 1000
-"""Pairs of the built-in world that are read; more would change little."""
+"""Pairs that are encoded; more would change little."""
+READ_BYTES = 2**26
+"""Local files up to this size are read."""
 ASSUMED_TOKENS = 512
 """Mean tokens of a row where the data are not read."""
 ASSUMED_TEMPLATE = 100
@@ -61,15 +66,16 @@ class JsftLoad:
 
 
 def read_data(recipe: Recipe, context: int, tokens: int | None, records: int | None) -> Data:
-    """Returns the data of a recipe: read if every source is the built-in world, else assumed.
+    """Returns the data of a recipe: read if all sources and the tokenizer are local and small, else assumed.
 
     ``tokens``: mean of a row, ``records``: pairs of a source without limit, for sources that are not read.
 
     Raises:
-        SelfJudgeError: if the templates cannot be read.
+        SelfJudgeError: if the templates, or data that are at hand, cannot be read.
     """
-    if all(source.path == BUILTIN_WORLD for source in recipe.data.sources) and recipe.model.path == BUILTIN_WORLD:
-        return _world(recipe, context)
+    chat = _tokenizer_at_hand(recipe)
+    if chat is not None:
+        return _read(recipe, chat, context)
     longest = min(recipe.data.max_length, context)
     tokens = min(tokens or ASSUMED_TOKENS, longest)
     counts = _counts(recipe.data.sources, records)
@@ -81,24 +87,35 @@ def read_data(recipe: Recipe, context: int, tokens: int | None, records: int | N
     return Data((), 1.0, counts, (), ASSUMED_TEMPLATE, len(templates.templates), tokens, tuple(notes))
 
 
-def _world(recipe: Recipe, context: int) -> Data:
-    chat = load_tokenizer(recipe.model.path, recipe.model.chat_template)
+def _tokenizer_at_hand(recipe: Recipe) -> ChatEncoder | None:
+    """The tokenizer, if it and all sources are here and cheap to read; a model's folder may hold a config alone."""
+    paths = [source.path for source in recipe.data.sources]
+    small = all(p == BUILTIN_WORLD or (Path(p).is_file() and Path(p).stat().st_size <= READ_BYTES) for p in paths)
+    if not small or not (recipe.model.path == BUILTIN_WORLD or Path(recipe.model.path).is_dir()):
+        return None
+    try:
+        return load_tokenizer(recipe.model.path, recipe.model.chat_template)
+    except ModelError:
+        return None
+
+
+def _read(recipe: Recipe, chat: ChatEncoder, context: int) -> Data:
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), chat)
-    read = [s.model_copy(update={"limit": min(s.limit or WORLD_PAIRS, READ_PAIRS)}) for s in recipe.data.sources]
-    full = sum(s.limit or WORLD_PAIRS for s in recipe.data.sources)
-    data = prepare_data(recipe.data.model_copy(update={"sources": read}), recipe.seed)
-    rows, _ = jsft_rows(recipe, data, chat, encoder, context)
-    scale = full / sum(s.limit or 0 for s in read)
-    prompts = tuple(len(chat.prompt_ids(prompt)) for prompt in data.prompts)
+    data = prepare_data(recipe.data, recipe.seed)
+    # Reading the pairs is quick, encoding them is not: every so many of them will do.
+    every = math.ceil(max(len(data.policy), len(data.judgment), len(data.prompts)) / READ_PAIRS)
+    read = replace(data, policy=data.policy[::every], judgment=data.judgment[::every])
+    rows, _ = jsft_rows(recipe, read, chat, encoder, context)
+    full = max(len(data.policy), len(data.judgment))
     return Data(
         examples=tuple(tuple(row.is_target for row in example) for example in examples(rows)),
-        scale=scale,
-        records={"prompts": round(scale * len(prompts))},
-        prompts=prompts,
+        scale=every,
+        records={"prompts": len(data.prompts)},
+        prompts=tuple(len(chat.prompt_ids(prompt)) for prompt in data.prompts[::every]),
         template=_template_tokens(encoder, chat, data),
         principles=len(encoder.principles),
         tokens=round(fmean(len(row.ids) for row in rows)),
-        notes=(f"Rows from {sum(s.limit or 0 for s in read)} of {full} pairs of the built-in world.",),
+        notes=(f"Rows of {math.ceil(full / every)} of {full} pairs of the sources were counted.",),
     )
 
 
@@ -115,7 +132,7 @@ def _template_tokens(encoder: JudgmentEncoder, chat: ChatEncoder, data: Any) -> 
 
 
 def _counts(sources: Sequence[SourceSection], records: int | None) -> dict[str, int] | None:
-    sizes = [source.limit or records for source in sources]
+    sizes = [source.limit or (WORLD_PAIRS if source.path == BUILTIN_WORLD else records) for source in sources]
     if any(size is None for size in sizes):
         return None
     return {
