@@ -66,6 +66,8 @@ class Case:
     checkpointing: bool = False
     accumulation: int = 1
     bf16: bool = False
+    """Autocast."""
+    weights: torch.dtype = torch.float32
 
     def model(self, device: str = "cpu") -> LlamaForCausalLM:
         config = LlamaConfig(
@@ -80,7 +82,7 @@ class Case:
             attn_implementation=self.attention,
         )
         with torch.device(device):
-            return LlamaForCausalLM(config)
+            return LlamaForCausalLM(config).to(self.weights)
 
     def trained(self) -> LlamaForCausalLM | PeftModel:
         if self.lora is None:
@@ -95,7 +97,7 @@ class Case:
         return Setup(
             model=model_shape(self.model("meta")),
             adapter=lora and adapter_shape(self.model("meta"), lora),
-            weight_bytes=4,
+            weight_bytes=self.weights.itemsize,
             device="cpu",
             autocast=self.bf16,
             attention=self.attention,
@@ -136,6 +138,12 @@ CASES = {
     "LoRA, large vocabulary": Case(lora=0.1, vocab=16000, rows=8),
     "LoRA, checkpointing": Case(lora=0.1, checkpointing=True, layers=6),
     "LoRA, long rows": Case(lora=0.1, rows=4, length=512),
+    "LoRA, 16-bit base": Case(lora=0.1, weights=torch.bfloat16),
+    "LoRA, 16-bit base, autocast": Case(lora=0.1, weights=torch.bfloat16, bf16=True),
+    "LoRA, 16-bit base, autocast, checkpointing": Case(
+        lora=0.1, weights=torch.bfloat16, bf16=True, checkpointing=True, layers=6
+    ),
+    "full, 16 bit": Case(weights=torch.bfloat16),
 }
 INFERENCE = {
     "few tokens a row": (Case(), 4096),
@@ -143,6 +151,8 @@ INFERENCE = {
     "large vocabulary": (Case(vocab=16000), 2048),
     "eager attention": (Case(attention="eager"), 4096),
     "many layers": (Case(layers=8), 4096),
+    "16 bit": (Case(weights=torch.bfloat16), 4096),
+    "16 bit, large vocabulary": (Case(weights=torch.bfloat16, vocab=16000), 2048),
 }
 
 

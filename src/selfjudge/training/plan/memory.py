@@ -164,16 +164,26 @@ def head_saved_bytes(setup: Setup, batch: Batch) -> int:
 
 
 def layer_backward_bytes(setup: Setup, batch: Batch) -> int:
-    """Returns what the backward of a layer needs on top of what is kept.
+    """Returns what the backward of a layer, and with checkpointing its forward, need on top of what is kept.
 
     It is largest at the MLP's product: the gradients of the product and of both factors are there while the product
     itself (kept only as a trained matrix's input) has gone; beside them the residual stream's gradient. An adapter
-    with dropout has by then given back what it kept of its last matrix.
+    with dropout has by then given back what it kept of its last matrix, and needs more when it is run forward again.
     """
-    m, c = setup.model, setup.compute_bytes
-    freed = 2 if setup.adapter is not None and setup.adapter.dropout and setup.device == "cpu" else 1
-    gradients = (3 if m.gated else 2) - freed
-    return batch.tokens * (gradients * m.intermediate * c + m.hidden * setup.weight_bytes)
+    m, c, adapter = setup.model, setup.compute_bytes, setup.adapter
+    freed = 2 if adapter is not None and adapter.dropout and setup.device == "cpu" else 1
+    gradients = ((3 if m.gated else 2) - freed) * m.intermediate * c
+    if adapter is not None:
+        gradients = max(gradients, _adapter_forward_bytes(setup, adapter))
+    return batch.tokens * (gradients + m.hidden * setup.weight_bytes)
+
+
+def _adapter_forward_bytes(setup: Setup, adapter: AdapterShape) -> int:
+    """Bytes per token while an adapter takes the last matrix's input, which the frozen matrix does not keep: the input
+    itself, its float32 copy if it is 16 bit, and under autocast dropout's result beside the 16-bit copy that is kept.
+    """
+    copies = (setup.compute_bytes != FLOAT32) + (setup.autocast and adapter.dropout)
+    return setup.model.intermediate * setup.compute_bytes + adapter.widest * FLOAT32 * copies
 
 
 def logits_training_bytes(tokens: int, vocab: int, chunk: int | None = None) -> int:

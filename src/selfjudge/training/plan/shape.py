@@ -59,14 +59,15 @@ class ModelShape:
 @dataclass(frozen=True)
 class AdapterShape:
     """A LoRA adapter in numbers: its parameters, and per token what its layers take in (``inputs``, features summed
-    over all adapted matrices; ``distinct_inputs`` counts an input that several share once) and their inner features
-    (``ranks``).
+    over all adapted matrices; ``distinct_inputs`` counts an input that several share once; ``widest`` is that of one
+    matrix) and their inner features (``ranks``).
     """
 
     parameters: int
     inputs: int
     distinct_inputs: int
     ranks: int
+    widest: int
     dropout: bool
 
 
@@ -174,6 +175,7 @@ def adapter_shape(model: PreTrainedModel, lora: LoraSection) -> AdapterShape:
         inputs=sum(layer.in_features for layer in layers.values()),
         distinct_inputs=_distinct_inputs(layers),
         ranks=lora.r * len(layers),
+        widest=max(layer.in_features for layer in layers.values()),
         dropout=lora.dropout > 0,
     )
 
