@@ -1,4 +1,4 @@
-"""The plan's memory against the bytes that a real run allocates, on a CPU: within 20 % in every case.
+"""The plan's memory against the bytes that a real run allocates, on a CPU: within 20 % in every case, steps within 10 %.
 
 The profiler reports every allocation and every release; their running sum, on top of the weights that are there before,
 is the memory in use over time.
@@ -47,6 +47,8 @@ from selfjudge.training.stages import run_jsft, run_self_training
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 0.2
+STEP_TOLERANCE = 0.1
+"""Training steps are known tensor by tensor; a forgotten one should show."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,10 @@ def measured(model: torch.nn.Module, run: Callable[[], Any]) -> int:
     return weights + most
 
 
-def agrees(name: str, plan: MemoryPlan, real: int) -> None:
+def agrees(name: str, plan: MemoryPlan, real: int, tolerance: float = TOLERANCE) -> None:
     error = plan.total / real - 1
     print(f"| {name} | {real / 1e6:.1f} | {plan.total / 1e6:.1f} | {error:+.1%} | {plan.phase} |")
-    assert abs(error) <= TOLERANCE, plan
+    assert abs(error) <= tolerance, plan
 
 
 def ids(n: int, vocab: int = 600) -> tuple[int, ...]:
@@ -208,7 +210,7 @@ def test_a_jsft_step(name, tmp_path):
     model = case.trained()
     trainer = JsftTrainer(model, case.arguments(tmp_path), train_dataset=data, data_collator=JsftCollator(0))
     plan = peak(training_phases(case.setup(), Batch(case.rows, case.length, case.length // 2)))
-    agrees(f"JSFT: {name}", plan, measured(model, trainer.train))
+    agrees(f"JSFT: {name}", plan, measured(model, trainer.train), STEP_TOLERANCE)
 
 
 class Fixed:
@@ -238,7 +240,7 @@ def test_a_self_training_step(name, tmp_path):
         pad_id=0,
     )
     plan = peak(training_phases(case.setup(), Batch(2 * case.rows, prompt + response, response + 1)))
-    agrees(f"self-training: {name}", plan, measured(model, trainer.train))
+    agrees(f"self-training: {name}", plan, measured(model, trainer.train), STEP_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", INFERENCE)
