@@ -1,4 +1,4 @@
-"""The plan's memory against the bytes that a real run allocates, on a CPU: within 20 % in every case, steps within 10 %.
+"""The plan's memory against the bytes that a real run allocates, on a CPU: within 20 %, training steps within 10 %.
 
 The profiler reports every allocation and every release; their running sum, on top of the weights that are there before,
 is the memory in use over time.
