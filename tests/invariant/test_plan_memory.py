@@ -271,7 +271,7 @@ def test_sampling(name, world_chat):
     engine = TransformersEngine(model, world_chat, token_budget=budget)
     params = SamplingParams(n=2, temperature=1.0, top_p=0.9, max_new_tokens=32, seed=0)
     prompts = [ids(32 - i % 4) for i in range(budget // 128)]
-    plan = sampling_phase(case.setup(), 2 * (budget // 128), 32, 32)
+    plan = sampling_phase(case.setup(), budget // 128, 2, 32, 32)
     agrees(f"sampling: {name}", without_optimiser(plan), measured(model, lambda: engine.sample(prompts, params)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import Recipe
-from selfjudge.training.plan.stages import Facts, StageName, StagePlan, plan_stage
+from selfjudge.training.plan.stages import Facts, StageName, StagePlan, plan_stage, token_budget
 
 _WORTH = 0.01
 """A change that saves less than this share is not worth a line."""
@@ -82,7 +82,7 @@ def _changes(recipe: Recipe, stage: StageName, limit: int, facts: Facts) -> list
         options.append([{f"{stage}.lora.r": 16, f"{stage}.lora.alpha": 32}])
     options.append([{"data.max_length": n} for n in _halves(recipe.data.max_length, 256)])
     if stage == "self_training":
-        options.append([{"judge.token_budget": n} for n in _halves(recipe.judge.token_budget, 1024)])
+        options.append([{"judge.token_budget": n} for n in _halves(token_budget(recipe), 1024)])
         options.append(
             [{"self_training.rollout.max_new_tokens": n} for n in _halves(section.rollout.max_new_tokens, 128)]
         )

@@ -287,25 +287,25 @@ def kv_cache_bytes(setup: Setup, rows: int, length: int) -> int:
     return m.layers * m.key * element * rows * length
 
 
-def sampling_phase(setup: Setup, rows: int, prompt: int, new: int) -> MemoryPlan:
-    """Returns the phase that samples ``new`` tokens after ``prompt`` for ``rows`` rows.
+def sampling_phase(setup: Setup, prompts: int, n: int, prompt: int, new: int) -> MemoryPlan:
+    """Returns the phase that samples ``n`` times ``new`` tokens after each of ``prompts`` prompts of ``prompt`` tokens.
 
-    The larger of reading the prompts and of the last token's step, where one layer's keys are copied to grow and, with
-    fewer key than query heads, keys and values are repeated. Logits: float32 copies, their order (int64) and
+    The larger of reading the prompts, each once, and of the last token's step, where one layer's keys are copied to
+    grow and, with fewer key than query heads, keys and values are repeated. Logits: float32 copies, their order (int64) and
     probabilities, 32 bytes for each entry of the vocabulary.
     """
-    m, length = setup.model, prompt + new
+    m, rows, length = setup.model, prompts * n, prompt + new
     grown = rows * length * m.key * setup.weight_bytes
     repeated = 2 * rows * length * m.query * setup.compute_bytes if m.key != m.query else 0
     moments = []
-    for tokens, activations in (
-        (prompt, inference_bytes(setup, Batch(rows, prompt, 1))),
-        (length, grown + repeated + inference_bytes(setup, Batch(rows, 1, 1))),
+    for cached, tokens, activations in (
+        (prompts, prompt, inference_bytes(setup, Batch(prompts, prompt, 1))),
+        (rows, length, grown + repeated + inference_bytes(setup, Batch(rows, 1, 1))),
     ):
         parts: dict[Part, int] = {
             "activations": activations,
-            "KV cache": kv_cache_bytes(setup, rows, tokens),
-            "logits": 32 * rows * m.vocab,
+            "KV cache": kv_cache_bytes(setup, cached, tokens),
+            "logits": 32 * cached * m.vocab,
         }
         moments.append(MemoryPlan("sampling", {**weight_parts(setup), **parts}))
     return peak(moments)

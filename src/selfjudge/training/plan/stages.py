@@ -127,7 +127,7 @@ def _plan_self_training(recipe: Recipe, facts: Facts) -> StagePlan:
     judged = min(facts.model.context, longest + 2 * new + data.template)
     questions = 2 * data.principles * rollout
     memory = [
-        sampling_phase(setup, 2 * at_once, longest, new),
+        sampling_phase(setup, at_once, 2, longest, new),
         judging_phase(setup, Batch(min(questions, _at_once(recipe, judged)), judged, 1)),
         reference_phase(setup, Batch(min(2 * rollout, _at_once(recipe, longest + new)), longest + new, new + 1)),
         *training_phases(setup, Batch(2 * size, longest + new, new + 1)),
@@ -154,10 +154,15 @@ def _rollout_seconds(recipe: Recipe, facts: Facts, setup: Setup, prompts: int, p
     }
 
 
+def token_budget(recipe: Recipe) -> int:
+    """Returns the recipe's token budget. An automatic one is halved until it fits, so it is taken to be small."""
+    return recipe.judge.token_budget or 8192
+
+
 def _at_once(recipe: Recipe, length: int, group: int = 1) -> int:
     """Rows of ``length`` tokens in a batch under the token budget, in groups that stay together."""
     judge = recipe.judge
-    groups = max(1, judge.token_budget // (length * group))
+    groups = max(1, token_budget(recipe) // (length * group))
     if judge.batch_size is not None:
         groups = min(groups, max(1, judge.batch_size // group))
     return groups * group
