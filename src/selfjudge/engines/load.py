@@ -72,9 +72,9 @@ def load_model(
         model: PreTrainedModel | PeftModel = build_model(chat.tokenizer, seed)
     else:
         extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model = _pretrained(AutoModelForCausalLM, resolve_model(path), dtype=_torch_dtype(dtype, device), **extra)
+        model = _pretrained(AutoModelForCausalLM, resolve_model(path), dtype=torch_dtype(dtype, device), **extra)
     if adapter is not None:
-        model = _with_adapter(model, Path(adapter))
+        model = PeftModel.from_pretrained(model, str(adapter_folder(Path(adapter))))
     return LoadedModel(model.to(device).eval(), chat, model_templates(path))
 
 
@@ -160,17 +160,23 @@ def _pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
         raise ModelError(f"The model {path!r} could not be loaded: {reason}") from e
 
 
-def _torch_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+def torch_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Returns the dtype of weights on ``device``; ``auto`` is bfloat16, on a CPU float32."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
-def _with_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    folder = next((f for f in (adapter, adapter / "adapter") if (f / "adapter_config.json").is_file()), None)
+def adapter_folder(path: Path) -> Path:
+    """Returns the folder of a PEFT adapter: ``path`` itself, or ``adapter`` in a run folder.
+
+    Raises:
+        ModelError: if neither holds one.
+    """
+    folder = next((f for f in (path, path / "adapter") if (f / "adapter_config.json").is_file()), None)
     if folder is None:
-        raise ModelError(f"{adapter} holds no adapter (no adapter_config.json): name an adapter or a LoRA run folder.")
-    return PeftModel.from_pretrained(model, str(folder))
+        raise ModelError(f"{path} holds no adapter (no adapter_config.json): name an adapter or a LoRA run folder.")
+    return folder
 
 
 def _converted_gguf(file: Path) -> Path:
