@@ -114,6 +114,18 @@ class StopSection(Section):
     window: int = Field(10, ge=1, description="steps the measures are averaged over")
 
 
+class VllmSection(Section):
+    """The vLLM that rollouts run in with ``engine: vllm``."""
+
+    gpu_memory_utilization: float = Field(
+        0.4, gt=0, le=1, description="share of the device's memory for vLLM; training needs the rest"
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, description="tokens of prompt and answer at most; by default the model's context"
+    )
+    enforce_eager: bool = Field(False, description="skip compilation: starts sooner, samples slower")
+
+
 class SelfTrainingSection(Section):
     """Self-training by on-policy judgment."""
 
@@ -125,6 +137,11 @@ class SelfTrainingSection(Section):
         default=LoraSection(),
         description="base weights = judge = reference, adapter = policy; null trains all weights beside a frozen copy",
     )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="what samples rollouts; vllm also judges them where base weights and adapter share it",
+    )
+    vllm: VllmSection = VllmSection()
     rollout: RolloutSection = RolloutSection()
     stop: StopSection = StopSection()
     training: dict[str, Any] = Field(default_factory=dict, description="transformers.TrainingArguments")

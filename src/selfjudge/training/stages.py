@@ -15,9 +15,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows, examples
-from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.base import Engine, SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import DtypeName, LoadedModel, load_model, save_model
+from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
 from selfjudge.errors import DataError, RunError
 from selfjudge.judge import Judge
 from selfjudge.recipes.schema import LoraSection, Recipe
@@ -31,6 +32,7 @@ from selfjudge.training.rollout import Rollout, RolloutCollector, RolloutPrompt
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
 from selfjudge.training.stop import StopRule
+from selfjudge.training.vllm_rollout import HandedOverPolicy, rollout_core
 
 _SHOWN_PAIRS = 2
 
@@ -87,10 +89,11 @@ def run_self_training(
     loaded = _load_start(recipe, start, section.lora)
     data = prepare_data(recipe.data, recipe.seed)
     prompts, dropped = rollout_prompts(recipe, data, loaded)
-    run = RunFolder.open(output_dir, "train", recipe, resume=resume)
-    _record_data(run, data, dropped, start=str(start), prompts=len(prompts))
-    trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks)
-    _train(trainer, run)
+    with rollout_core(recipe, start, args.world_size) as core:
+        run = RunFolder.open(output_dir, "train", recipe, resume=resume)
+        _record_data(run, data, dropped, start=str(start), prompts=len(prompts))
+        trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, core)
+        _train(trainer, run)
     model = trainer.model
     if isinstance(model, PeftModel):
         model.save_pretrained(str(run.path / "adapter.partial"))
@@ -156,44 +159,66 @@ def self_judge_trainer(
     prompts: list[RolloutPrompt],
     run: RunFolder,
     callbacks: Sequence[TrainerCallback] = (),
+    core: VllmCore | None = None,
 ) -> SelfJudgeTrainer:
     """Returns the trainer with policy, frozen judge and reference put together as the recipe says.
 
-    With LoRA all three share one set of weights; without, a frozen copy of the start is reference and judge.
+    With LoRA all three share one set of weights; without, a frozen copy of the start is reference and judge. A vLLM
+    ``core`` that runs the start samples in the policy's place and, with LoRA, judges by its base weights.
     """
     section, chat = recipe.self_training, loaded.chat
-    batching = {"token_budget": recipe.judge.token_budget, "batch_size": recipe.judge.batch_size}
     if section.lora is None:
         frozen = copy.deepcopy(loaded.model).requires_grad_(False)
         model = loaded.model
-        reference = TransformersEngine(frozen, chat, **batching)
+        reference = TransformersEngine(frozen, chat, **_batching(recipe))
     else:
         model = _with_lora(loaded.model, section.lora, seed=recipe.seed)
-        reference = TransformersEngine(model, chat, adapter=False, **batching)
+        reference = TransformersEngine(model, chat, adapter=False, **_batching(recipe))
+    return SelfJudgeTrainer(
+        model,
+        args,
+        prompts=prompts,
+        collector=_collector(recipe, chat, model, reference, run, core),
+        pad_id=_pad_id(chat),
+        loss=section.loss,
+        beta=section.beta,
+        rollout_steps=section.rollout.steps,
+        stop=StopRule(section.stop),
+        on_rollout=_rollout_writer(run, max(1, int(args.logging_steps))),
+        processing_class=chat.tokenizer,
+        callbacks=[_MetricsFile(run), *callbacks],
+    )
+
+
+def _collector(
+    recipe: Recipe,
+    chat: ChatEncoder,
+    model: PreTrainedModel | PeftModel,
+    reference: TransformersEngine,
+    run: RunFolder,
+    core: VllmCore | None,
+) -> RolloutCollector:
+    section = recipe.self_training
+    policy: Engine = TransformersEngine(model, chat, **_batching(recipe))
+    judge: Engine = reference
+    if core is not None:
+        policy = HandedOverPolicy(core, chat, model, run.checkpoints / "rollout")
+        # Without LoRA vLLM has the policy's weights alone.
+        judge = reference if section.lora is None else VllmEngine(core, chat, adapter=False)
     rollout = section.rollout
-    collector = RolloutCollector(
-        policy=TransformersEngine(model, chat, **batching),
-        judge=Judge(reference, JudgmentEncoder(load_templates(recipe.templates.set), chat)),
+    return RolloutCollector(
+        policy=policy,
+        judge=Judge(judge, JudgmentEncoder(load_templates(recipe.templates.set), chat)),
         reference=reference,
         params=SamplingParams(
             n=2, temperature=rollout.temperature, top_p=rollout.top_p, max_new_tokens=rollout.max_new_tokens
         ),
         labels=section.labels,
     )
-    return SelfJudgeTrainer(
-        model,
-        args,
-        prompts=prompts,
-        collector=collector,
-        pad_id=_pad_id(chat),
-        loss=section.loss,
-        beta=section.beta,
-        rollout_steps=rollout.steps,
-        stop=StopRule(section.stop),
-        on_rollout=_rollout_writer(run, max(1, int(args.logging_steps))),
-        processing_class=chat.tokenizer,
-        callbacks=[_MetricsFile(run), *callbacks],
-    )
+
+
+def _batching(recipe: Recipe) -> dict[str, Any]:
+    return {"token_budget": recipe.judge.token_budget, "batch_size": recipe.judge.batch_size}
 
 
 class _MetricsFile(TrainerCallback):

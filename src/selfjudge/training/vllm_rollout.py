@@ -1,0 +1,96 @@
+"""Rollouts by vLLM: the weights in training are handed over to it before each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.vllm_engine import VllmCore, VllmEngine, require_vllm
+from selfjudge.errors import RecipeError
+from selfjudge.recipes.schema import Recipe
+from selfjudge.records import Completion
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentPrompt
+
+
+class HandedOverPolicy:
+    """The policy in training, sampled by vLLM: every ``sample`` hands the current weights over first."""
+
+    def __init__(self, core: VllmCore, chat: ChatEncoder, model: PreTrainedModel | PeftModel, folder: Path) -> None:
+        """Takes a vLLM that runs the weights that ``model`` started from.
+
+        Args:
+            core: with room for the adapter, if ``model`` has one.
+            chat: the encoder of the model's tokenizer.
+            model: what is trained: a PEFT model hands over its adapter, any other all its weights.
+            folder: where they are written on their way; gone again after each hand-over.
+        """
+        self.model = model
+        self._core = core
+        self._engine = VllmEngine(core, chat)
+        self._folder = folder
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens, prompt and completion together."""
+        return self._engine.max_length
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """Returns ``params.n`` completions per prompt by the policy as it is now."""
+        self._hand_over()
+        return self._engine.sample(prompts, params, progress)
+
+    def label_probabilities(
+        self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """Returns [n, 2] label probabilities by the policy as it is now."""
+        self._hand_over()
+        return self._engine.label_probabilities(prompts, progress)
+
+    def _hand_over(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.model.save_pretrained(str(self._folder))
+        if isinstance(self.model, PeftModel):
+            self._core.load_adapter(self._folder)
+        else:
+            self._core.load_weights(self._folder)
+        shutil.rmtree(self._folder)
+
+
+@contextmanager
+def rollout_core(recipe: Recipe, start: str, processes: int) -> Iterator[VllmCore | None]:
+    """Runs a vLLM with the weights self-training starts from, where the recipe asks for one; else gives None.
+
+    Args:
+        recipe: its ``self_training.engine`` and ``self_training.vllm``.
+        start: the model, as :func:`selfjudge.engines.load.load_model` takes it.
+        processes: training processes.
+
+    Raises:
+        MissingExtraError: if vLLM is not installed.
+        ModelError: if vLLM does not start with the model.
+        RecipeError: for more than one training process.
+    """
+    section = recipe.self_training
+    if section.engine == "transformers":
+        yield None
+        return
+    if processes > 1:
+        raise RecipeError(f"self_training.engine=vllm trains in one process, not in {processes}: use transformers.")
+    require_vllm()
+    rank = section.lora.r if section.lora else None
+    core = VllmCore(start, lora_rank=rank, dtype=recipe.model.dtype, **section.vllm.model_dump())
+    try:
+        yield core
+    finally:
+        core.close()
