@@ -1,0 +1,370 @@
+"""The vLLM engine against transformers in float32, on a real vLLM: hand-overs take effect, and nothing stale is left.
+
+The model is a small Llama with a head size that vLLM's CPU attention takes, taught for a moment to answer and to judge,
+so that neither its judgments nor its next tokens are all alike. Its head shares the embedding's weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("vLLM is not installed: `make test-vllm` installs it and runs these", allow_module_level=True)
+
+from selfjudge.data.load import prepare_data
+from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.load import load_model, load_tokenizer, save_model
+from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
+from selfjudge.errors import ModelError
+from selfjudge.judge import Judge
+from selfjudge.recipes.schema import Recipe
+from selfjudge.records import Comparison, Completion
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
+from selfjudge.templates.template import load_templates
+from selfjudge.training.rollout import Rollout, RolloutCollector
+from selfjudge.training.stages import run_jsft, run_self_training
+from selfjudge.world.model import build_tokenizer
+
+pytestmark = pytest.mark.timeout(600)
+TRAINING = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "per_device_train_batch_size": 16}
+
+
+def small_llama(seed: int) -> LlamaForCausalLM:
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval()
+
+
+def recipe(folder: Path, steps: int, **self_training: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "small",
+            "model": {"path": str(folder)},
+            "data": {"sources": [{"path": "builtin:world", "limit": 800}], "max_length": 128},
+            "templates": {"set": "world"},
+            "jsft": {"judgment_weight": 6, "training": {**TRAINING, "max_steps": steps, "learning_rate": 1e-3}},
+            "self_training": {
+                "start": str(folder),
+                "labels": "soft",
+                "rollout": {"top_p": 1.0, "max_new_tokens": 12},
+                "engine": "vllm",
+                "vllm": {"gpu_memory_utilization": 0.1, "enforce_eager": True},
+                "training": {**TRAINING, "max_steps": steps, "learning_rate": 3e-3},
+                **self_training,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model after a few steps of JSFT."""
+    start = tmp_path_factory.mktemp("start") / "model"
+    save_model(small_llama(0), build_tokenizer(), start)
+    return run_jsft(recipe(start, 40), tmp_path_factory.mktemp("jsft") / "run").model
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> PreTrainedModel:
+    return load_model(folder, dtype="float32", device="cpu").model
+
+
+@pytest.fixture(scope="module")
+def chat(folder: Path) -> ChatEncoder:
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def core(folder: Path) -> Iterator[VllmCore]:
+    core = VllmCore(folder, lora_rank=4, gpu_memory_utilization=0.1, enforce_eager=True)
+    yield core
+    core.close()
+
+
+@pytest.fixture
+def base(core: VllmCore, chat: ChatEncoder) -> VllmEngine:
+    return VllmEngine(core, chat, adapter=False)
+
+
+@pytest.fixture
+def policy(core: VllmCore, chat: ChatEncoder) -> VllmEngine:
+    return VllmEngine(core, chat)
+
+
+@pytest.fixture
+def true(model: PreTrainedModel, chat: ChatEncoder) -> TransformersEngine:
+    return TransformersEngine(model, chat)
+
+
+@pytest.fixture(scope="module")
+def comparisons() -> list[Comparison]:
+    data = prepare_data(recipe(Path("unused"), 1).data, seed=1)
+    return [
+        Comparison(id=r.id, prompt=r.prompt, response_a=r.chosen, response_b=r.rejected) for r in data.judgment[:48]
+    ]
+
+
+@pytest.fixture(scope="module")
+def judgments(comparisons: list[Comparison], chat: ChatEncoder) -> list[JudgmentPrompt]:
+    """Judgment prompts as the judge puts them, both orders of each pair; two are longer than a block of the cache."""
+    judge = Judge(None, JudgmentEncoder(load_templates("world"), chat))  # type: ignore[arg-type]
+    prompts = [q.prompt for c in comparisons[:20] for q in judge._questions(c)]
+    long = [JudgmentPrompt(tuple([*p.token_ids] * 6)[-200:], p.label_ids) for p in prompts[:2]]
+    return [*prompts, *long]
+
+
+@pytest.fixture(scope="module")
+def prompts(comparisons: list[Comparison], chat: ChatEncoder) -> list[list[int]]:
+    return [chat.prompt_ids(c.prompt) for c in comparisons]
+
+
+@pytest.fixture
+def adapter(model: PreTrainedModel, tmp_path: Path) -> Iterator[Callable[[int, Path], PeftModel]]:
+    """Makes adapters that change something, saves each to a folder and gives its PEFT model."""
+    made: list[PeftModel] = []
+
+    def make(seed: int, target: Path) -> PeftModel:
+        while made:
+            made.pop().unload()
+        adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=16, target_modules="all-linear"))
+        made.append(adapted)
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            for name, weights in adapted.named_parameters():
+                if "lora_B" in name:
+                    weights.normal_(std=0.1)
+        adapted.save_pretrained(str(target))
+        return adapted.eval()
+
+    yield make
+    while made:
+        made.pop().unload()
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max())
+
+
+def test_label_probabilities_are_those_of_transformers(
+    base: VllmEngine, true: TransformersEngine, judgments: list[JudgmentPrompt]
+) -> None:
+    seen: list[int] = []
+    found = base.label_probabilities([*judgments, *judgments[:3]], seen.append)
+    expected = true.label_probabilities(judgments)
+    assert (expected.sum(1) > 0.1).sum() >= 20  # there is something to compare
+    assert expected[:, 0].std() > 0.01
+    assert distance(found[: len(judgments)], expected) < 1e-2
+    assert (found[len(judgments) :] == found[:3]).all()
+    assert sum(seen) == len(found)
+    # A second time from the prefix cache.
+    assert distance(base.label_probabilities(judgments), expected) < 1e-2
+    assert base.label_probabilities([]).shape == (0, 2)
+
+
+def test_the_judge_reaches_the_same_verdicts(
+    base: VllmEngine, true: TransformersEngine, comparisons: list[Comparison], chat: ChatEncoder
+) -> None:
+    encoder = JudgmentEncoder(load_templates("world"), chat)
+    found, expected = (Judge(engine, encoder).judge(comparisons) for engine in (base, true))
+    assert [v.preferred for v in found] == [v.preferred for v in expected]
+    assert [v.strength for v in found] == pytest.approx([v.strength for v in expected], abs=1e-2)
+
+
+def test_greedy_samples_are_those_of_transformers(
+    base: VllmEngine, true: TransformersEngine, prompts: list[list[int]]
+) -> None:
+    params = SamplingParams(temperature=0, max_new_tokens=20)
+    found, expected = ([c for (c,) in engine.sample(prompts, params)] for engine in (base, true))
+    assert len(prompts) >= 40
+    equal = [f for f, e in zip(found, expected, strict=True) if f.model_copy(update={"logprobs": None}) == e]
+    assert len(equal) >= 0.95 * len(prompts)
+    assert len({c.ids for c in found}) > 5
+
+
+def logprobs(engine: TransformersEngine, prompts: list[list[int]], sampled: list[list[Completion]]) -> np.ndarray:
+    """Transformers' log-probability of each sampled response."""
+    return np.array(engine.response_logprobs(rows(prompts, sampled)))
+
+
+def rows(prompts: list[list[int]], sampled: list[list[Completion]]) -> list[tuple[list[int], tuple[int, ...]]]:
+    return [(p, c.ids) for p, completions in zip(prompts, sampled, strict=True) for c in completions]
+
+
+def own_logprobs(sampled: list[list[Completion]]) -> np.ndarray:
+    return np.array([sum(c.logprobs or ()) for completions in sampled for c in completions])
+
+
+def test_samples_carry_their_ids_and_log_probabilities(
+    base: VllmEngine, true: TransformersEngine, prompts: list[list[int]], chat: ChatEncoder
+) -> None:
+    # Temperature and top_p change what is drawn, never the log-probabilities.
+    params = SamplingParams(n=3, temperature=1.3, top_p=0.9, max_new_tokens=10, seed=7)
+    sampled = base.sample(prompts, params)
+    assert base.sample(prompts, params) == sampled
+    assert base.sample(prompts, SamplingParams(n=3, temperature=1.3, top_p=0.9, max_new_tokens=10, seed=8)) != sampled
+    assert len({c.ids for c in sampled[0]}) > 1
+    completions = [c for row in sampled for c in row]
+    assert {c.finish_reason for c in completions} == {"stop", "length"}
+    for c in completions:
+        assert len(c.ids) == len(c.logprobs or ())
+        assert (c.ids[-1] in chat.stop_ids) == (c.finish_reason == "stop")
+        assert not set(c.ids[:-1]) & set(chat.stop_ids)
+        assert c.finish_reason == "stop" or len(c.ids) == 10
+        assert c.text == chat.decode(c.ids)
+    assert distance(own_logprobs(sampled), logprobs(true, prompts, sampled)) < 1e-2
+
+
+def test_equal_prompts_in_one_call_are_sampled_independently(base: VllmEngine, prompts: list[list[int]]) -> None:
+    sampled = base.sample([prompts[0]] * 8, SamplingParams(n=2, max_new_tokens=10))
+    assert len({c.ids for row in sampled for c in row}) > 8
+
+
+@pytest.mark.parametrize("same_folder", [False, True])
+def test_each_adapter_handed_over_takes_effect(
+    base: VllmEngine,
+    policy: VllmEngine,
+    chat: ChatEncoder,
+    judgments: list[JudgmentPrompt],
+    prompts: list[list[int]],
+    adapter: Callable[[int, Path], PeftModel],
+    tmp_path: Path,
+    same_folder: bool,
+) -> None:
+    start = base.label_probabilities(judgments)
+    before = start
+    for seed in (1, 2, 3):
+        folder = tmp_path / ("policy" if same_folder else f"policy-{seed}")
+        adapted = TransformersEngine(adapter(seed, folder), chat)
+        policy.core.load_adapter(folder)
+        found = policy.label_probabilities(judgments)
+        assert distance(found, before) > 0.05  # other than the last one, and than the base
+        assert distance(found, adapted.label_probabilities(judgments)) < 1e-2
+        sampled = policy.sample(prompts, SamplingParams(max_new_tokens=10, seed=seed))
+        assert distance(own_logprobs(sampled), logprobs(adapted, prompts, sampled)) < 1e-2
+        assert distance(base.label_probabilities(judgments), start) < 1e-5  # the judge stays what it was
+        before = found
+
+
+def large(folder: Path) -> Path:
+    """Saves an adapter of a larger rank than the fixture's vLLM has room for."""
+    config = LoraConfig(r=32, target_modules="all-linear")
+    get_peft_model(small_llama(0), config).save_pretrained(str(folder))
+    return folder
+
+
+def test_an_adapter_vllm_cannot_use_is_refused(
+    policy: VllmEngine, adapter: Callable[[int, Path], PeftModel], judgments: list[JudgmentPrompt], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="holds no adapter"):
+        policy.core.load_adapter(tmp_path)
+    adapter(1, tmp_path / "a")
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({name.replace("q_proj", "elsewhere"): t for name, t in load_file(file).items()}, file)
+    with pytest.raises(ModelError, match="cannot use the adapter"):
+        policy.core.load_adapter(tmp_path / "a")
+    with pytest.raises(ModelError, match="rank"):
+        policy.core.load_adapter(large(tmp_path / "large"))
+    adapter(1, tmp_path / "b")
+    policy.core.load_adapter(tmp_path / "b")  # vLLM goes on
+    assert policy.label_probabilities(judgments).shape == (len(judgments), 2)
+
+
+def test_weights_handed_over_take_effect(
+    core: VllmCore,
+    base: VllmEngine,
+    true: TransformersEngine,
+    model: PreTrainedModel,
+    chat: ChatEncoder,
+    judgments: list[JudgmentPrompt],
+    prompts: list[list[int]],
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    start = base.label_probabilities(judgments)
+    other = small_llama(0)
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for weights in other.parameters():  # the embedding, which is the head as well, included
+            weights += 0.3 * weights.std() * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
+    other.save_pretrained(tmp_path / "other")
+    moved = TransformersEngine(other, chat)
+    try:
+        core.load_weights(tmp_path / "other")
+        found = base.label_probabilities(judgments)
+        assert distance(found, start) > 0.05
+        assert distance(found, moved.label_probabilities(judgments)) < 1e-2
+        sampled = base.sample(prompts, SamplingParams(max_new_tokens=10))
+        assert distance(own_logprobs(sampled), logprobs(moved, prompts, sampled)) < 1e-2
+    finally:
+        core.load_weights(folder)
+    assert distance(base.label_probabilities(judgments), true.label_probabilities(judgments)) < 1e-2
+
+
+@pytest.mark.parametrize("lora", [{"r": 4, "dropout": 0.1}, None], ids=["lora", "full"])
+def test_rollouts_come_from_the_policy_as_it_is(
+    folder: Path, chat: ChatEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: dict[str, Any] | None
+) -> None:
+    collect = RolloutCollector.collect
+    seen: list[tuple[float, float, float]] = []
+
+    def watched(self: RolloutCollector, *args: Any) -> Rollout:
+        rollout = collect(self, *args)
+        asked = [list(j.prompt.ids) for j in rollout.judged]
+        sampled = [list(j.samples) for j in rollout.judged]
+        own = own_logprobs(sampled)
+        current = TransformersEngine(self.policy.model, chat)  # type: ignore[attr-defined]
+        strengths = [j.verdict.p.AB.A for j in rollout.judged if j.verdict]
+        judge = Judge(self.reference, self.judge.encoder)  # type: ignore[arg-type]
+        pairs = [
+            Comparison(id="x", prompt=j.prompt.prompt, response_a=j.samples[0].text, response_b=j.samples[1].text)
+            for j in rollout.judged
+            if j.verdict
+        ]
+        expected = [v.p.AB.A for v in judge.judge(pairs)]
+        seen.append(
+            (
+                distance(own, logprobs(current, asked, sampled)),
+                distance(own, np.array(self.reference.response_logprobs(rows(asked, sampled)))),
+                distance(np.array(strengths), np.array(expected)),
+            )
+        )
+        return rollout
+
+    monkeypatch.setattr(RolloutCollector, "collect", watched)
+    run = run_self_training(recipe(folder, 3, lora=lora), tmp_path / "run")
+    assert run.info["steps"] == 3
+    assert (run.path / "adapter").is_dir() == (lora is not None)
+    assert not list(run.checkpoints.glob("rollout*"))
+    assert len(seen) == 3
+    to_current, to_start, to_judge = zip(*seen, strict=True)
+    assert max(to_current) < 1e-2  # what vLLM drew has the log-probabilities that the policy in training gives it
+    assert to_start[0] < 1e-2  # the policy begins as the reference
+    assert min(to_start[1:]) > 0.5  # and is another from the first step on
+    assert max(to_judge) < 1e-2
