@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from selfjudge.engines.load import LoadedModel as LoadedModel
     from selfjudge.engines.load import load_model as load_model
     from selfjudge.engines.openai_server import OpenAIEngine as OpenAIEngine
+    from selfjudge.engines.vllm_engine import VllmCore as VllmCore
+    from selfjudge.engines.vllm_engine import VllmEngine as VllmEngine
     from selfjudge.errors import SelfJudgeError as SelfJudgeError
     from selfjudge.judge import Judge as Judge
     from selfjudge.recipes.load import load_recipe as load_recipe
@@ -48,6 +50,7 @@ _HOME = {
     "engines.hf": ("TransformersEngine",),
     "engines.load": ("LoadedModel", "load_model"),
     "engines.openai_server": ("OpenAIEngine",),
+    "engines.vllm_engine": ("VllmCore", "VllmEngine"),
     "errors": ("SelfJudgeError",),
     "judge": ("Judge",),
     "recipes.load": ("load_recipe",),

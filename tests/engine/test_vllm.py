@@ -360,6 +360,7 @@ def test_rollouts_come_from_the_policy_as_it_is(
     monkeypatch.setattr(RolloutCollector, "collect", watched)
     run = run_self_training(recipe(folder, 3, lora=lora), tmp_path / "run")
     assert run.info["steps"] == 3
+    assert run.info["vllm"]
     assert (run.path / "adapter").is_dir() == (lora is not None)
     assert not list(run.checkpoints.glob("rollout*"))
     assert len(seen) == 3

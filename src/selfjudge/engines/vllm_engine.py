@@ -56,7 +56,8 @@ class VllmCore:
             MissingExtraError: if vLLM is not installed.
             ModelError: if the model is not there, or vLLM does not start with it.
         """
-        require_vllm()
+        if find_spec("vllm") is None:
+            raise MissingExtraError("The vLLM engine", "vllm")
         if str(model) == BUILTIN_WORLD:
             raise ModelError(f"vLLM loads models from folders and {BUILTIN_WORLD} is in none: train it first.")
         self._llm = _start(
@@ -74,6 +75,13 @@ class VllmCore:
     def max_length(self) -> int:
         """The most tokens, prompt and completion together."""
         return int(self._llm.model_config.max_model_len)
+
+    @property
+    def version(self) -> str:
+        """vLLM's version."""
+        from vllm import __version__
+
+        return str(__version__)
 
     def load_adapter(self, path: str | Path) -> None:
         """Makes a PEFT adapter the policy in place of the one before. Its folder is not needed afterwards.
@@ -233,12 +241,6 @@ class VllmEngine:
             finish_reason=output.finish_reason,
             logprobs=tuple(step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)),
         )
-
-
-def require_vllm() -> None:
-    """Raises MissingExtraError if vLLM is not installed. Imports nothing."""
-    if find_spec("vllm") is None:
-        raise MissingExtraError("The vLLM engine", "vllm")
 
 
 def _start(folder: str, **options: Any) -> Any:

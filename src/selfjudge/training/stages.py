@@ -92,6 +92,8 @@ def run_self_training(
     with rollout_core(recipe, start, args.world_size) as core:
         run = RunFolder.open(output_dir, "train", recipe, resume=resume)
         _record_data(run, data, dropped, start=str(start), prompts=len(prompts))
+        if core is not None:
+            run.update(vllm=core.version)
         trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, core)
         _train(trainer, run)
     model = trainer.model

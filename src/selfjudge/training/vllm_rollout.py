@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from selfjudge.engines.base import Progress, SamplingParams
-from selfjudge.engines.vllm_engine import VllmCore, VllmEngine, require_vllm
+from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Completion
@@ -87,7 +87,6 @@ def rollout_core(recipe: Recipe, start: str, processes: int) -> Iterator[VllmCor
         return
     if processes > 1:
         raise RecipeError(f"self_training.engine=vllm trains in one process, not in {processes}: use transformers.")
-    require_vllm()
     rank = section.lora.r if section.lora else None
     core = VllmCore(start, lora_rank=rank, dtype=recipe.model.dtype, **section.vllm.model_dump())
     try:
