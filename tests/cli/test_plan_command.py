@@ -38,7 +38,7 @@ def test_the_demo_fits_and_needs_no_advice(run):
     assert result.code == 0, result.err
     out = words(result.out)
     for expected in ("Estimate for demo", "0.6 M parameters", "JSFT (estimate)", "Self-training (estimate)", "Peak",
-                     "optimiser", "logits", "generating", "judging", "reference", "for 100 steps"):  # fmt: skip
+                     "optimiser", "logits", "generating", "judging", "reference", "for 140 steps"):  # fmt: skip
         assert expected in out
     assert " yes (with" in out
     assert "after one change" not in out

@@ -236,13 +236,13 @@ def test_the_data_of_the_small_world_are_read_and_scaled():
     recipe = load_recipe("demo")
     facts = read_facts(recipe, H100)
     assert facts.data.principles == 1
-    assert "1000 of 36000" in facts.data.notes[0]
+    assert "1000 of 26000" in facts.data.notes[0]
     time = plan_stage(recipe, "jsft", facts).time
-    # Each pair is an example of its own, and each distinct answer one more; hardly any of the 36000 comes twice.
-    assert time.steps == 2 * 36000 / 32
-    assert plan_stage(recipe, "self_training", facts).time.steps == 100
+    # Each pair is an example of its own, and each distinct answer one more; hardly any of the 26000 comes twice.
+    assert time.steps == 2 * 26000 / 32
+    assert plan_stage(recipe, "self_training", facts).time.steps == 140
     epochs = load_recipe("demo", ["self_training.training.max_steps=-1"])
-    distinct = len({record.prompt for record in preference_records(36000, seed=0)})
+    distinct = len({record.prompt for record in preference_records(26000, seed=0)})
     assert plan_stage(epochs, "self_training", facts).time.steps == 3 * math.ceil(distinct / 60)
 
 

@@ -42,6 +42,9 @@ ServerOption = Annotated[
 ServedModelOption = Annotated[
     str | None, typer.Option("--served-model", help="The model's name on the server. Default: the first it lists.")
 ]
+EngineOption = Annotated[
+    str, typer.Option(help="What runs the model in this process: transformers, or vllm (extra vllm).")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 
 
@@ -57,10 +60,15 @@ def load(model: str, adapter: Path | None, dtype: str, chat_template: str | None
     from selfjudge.engines.load import load_model
 
     quiet()
+    return load_model(model, adapter=adapter, dtype=dtype_name(dtype), chat_template=chat_template, device=device)
+
+
+def dtype_name(dtype: str) -> DtypeName:
+    """Returns ``dtype`` where it is one of the names of --dtype."""
     names: dict[str, DtypeName] = {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
     if dtype not in names:
         raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(names)}", param_hint="--dtype")
-    return load_model(model, adapter=adapter, dtype=names[dtype], chat_template=chat_template, device=device)
+    return names[dtype]
 
 
 def quiet() -> None:

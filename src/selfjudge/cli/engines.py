@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from selfjudge.cli.common import load, quiet
+from selfjudge.cli.common import dtype_name, load, quiet
 
 if TYPE_CHECKING:
     from selfjudge.engines.base import Engine
@@ -38,6 +39,7 @@ def open_engine(
     device: str | None,
     token_budget: int | None,
     batch_size: int | None,
+    engine: str,
     server: str | None,
     served_model: str | None,
 ) -> OpenedEngine:
@@ -53,15 +55,38 @@ def open_engine(
         return _served(model, template, chat_template, server, served_model)
     if served_model is not None:
         raise _unusable("--served-model", "only with --server.")
+    if engine == "vllm":
+        return _vllm(model, adapter, template, chat_template, dtype)
+    if engine != "transformers":
+        raise _unusable("--engine", f"{engine!r} is not one of transformers, vllm.")
     loaded = load(model, adapter, dtype, chat_template, device)
 
     from selfjudge.engines.hf import TransformersEngine
 
-    engine, base = (
+    policy, base = (
         TransformersEngine(loaded.model, loaded.chat, adapter=adapted, token_budget=token_budget, batch_size=batch_size)
         for adapted in (True, False)
     )
-    return OpenedEngine(engine, base, loaded.chat, template or loaded.templates)
+    return OpenedEngine(policy, base, loaded.chat, template or loaded.templates)
+
+
+def _vllm(
+    model: str, adapter: Path | None, template: str | None, chat_template: str | None, dtype: str
+) -> OpenedEngine:
+    from peft import PeftConfig
+
+    from selfjudge.engines.load import adapter_folder, load_tokenizer, model_templates
+    from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
+
+    quiet()
+    chat = load_tokenizer(model, chat_template)
+    rank = PeftConfig.from_pretrained(str(adapter_folder(adapter))).r if adapter else None
+    core = VllmCore(model, lora_rank=rank, dtype=dtype_name(dtype))
+    atexit.register(core.close)
+    if adapter is not None:
+        core.load_adapter(adapter)
+    policy, base = (VllmEngine(core, chat, adapter=adapted) for adapted in (True, False))
+    return OpenedEngine(policy, base, chat, template or model_templates(model))
 
 
 def _served(

@@ -15,6 +15,7 @@ from selfjudge.cli.common import (
     ChatTemplateOption,
     DeviceOption,
     DtypeOption,
+    EngineOption,
     ModelOption,
     OverwriteOption,
     ServedModelOption,
@@ -43,6 +44,7 @@ def judge(
     device: DeviceOption = None,
     token_budget: TokenBudgetOption = None,
     batch_size: BatchSizeOption = None,
+    engine: EngineOption = "transformers",
     server: ServerOption = None,
     served_model: ServedModelOption = None,
     overwrite: OverwriteOption = False,
@@ -60,7 +62,7 @@ def judge(
     comparisons = load_comparisons(input)
     opened = open_engine(
         model, adapter=adapter, template=template, chat_template=chat_template, dtype=dtype, device=device,
-        token_budget=token_budget, batch_size=batch_size, server=server, served_model=served_model,
+        token_budget=token_budget, batch_size=batch_size, engine=engine, server=server, served_model=served_model,
     )  # fmt: skip
 
     from selfjudge.evaluation.judging import summarise

@@ -13,6 +13,7 @@ from selfjudge.cli.common import (
     ChatTemplateOption,
     DeviceOption,
     DtypeOption,
+    EngineOption,
     ModelOption,
     OverwriteOption,
     ServedModelOption,
@@ -50,6 +51,7 @@ def sample(
     device: DeviceOption = None,
     token_budget: TokenBudgetOption = None,
     batch_size: BatchSizeOption = None,
+    engine: EngineOption = "transformers",
     server: ServerOption = None,
     served_model: ServedModelOption = None,
     overwrite: OverwriteOption = False,
@@ -67,7 +69,7 @@ def sample(
     rows = load_prompts(input).prompts
     opened = open_engine(
         model, adapter=adapter, template=template, chat_template=chat_template, dtype=dtype, device=device,
-        token_budget=token_budget, batch_size=batch_size, server=server, served_model=served_model,
+        token_budget=token_budget, batch_size=batch_size, engine=engine, server=server, served_model=served_model,
     )  # fmt: skip
 
     from selfjudge.engines.base import SamplingParams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -193,9 +194,11 @@ class VllmEngine:
         """
         from vllm import SamplingParams as VllmParams
 
+        # Greedy completions are all alike, and vLLM refuses to draw more than one.
+        n = params.n if params.temperature > 0 else 1
         requests = [
             VllmParams(
-                n=params.n,
+                n=n,
                 temperature=params.temperature,
                 top_p=params.top_p,
                 max_tokens=params.max_new_tokens,
@@ -207,7 +210,7 @@ class VllmEngine:
             for i in range(len(prompts))
         ]
         outputs = self.core.generate(prompts, requests, adapter=self._adapter, progress=progress)
-        return [[self._completion(one) for one in output.outputs] for output in outputs]
+        return [[self._completion(one) for one in output.outputs] * (params.n // n) for output in outputs]
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
@@ -232,6 +235,10 @@ class VllmEngine:
             logprobs = output.outputs[0].logprobs[0]
             found[prompt] = [logprobs[label].logprob for label in prompt.label_ids]
         return np.exp(np.array([found[p] for p in prompts], dtype=np.float64).reshape(-1, 2))
+
+    def reusing_prefixes(self) -> AbstractContextManager[None]:
+        """vLLM's prefix cache is always on, and emptied with every hand-over."""
+        return nullcontext()
 
     def _completion(self, output: Any) -> Completion:
         ids = tuple(output.token_ids)

@@ -291,8 +291,8 @@ def sampling_phase(setup: Setup, prompts: int, n: int, prompt: int, new: int) ->
     """Returns the phase that samples ``n`` times ``new`` tokens after each of ``prompts`` prompts of ``prompt`` tokens.
 
     The larger of reading the prompts, each once, and of the last token's step, where one layer's keys are copied to
-    grow and, with fewer key than query heads, keys and values are repeated. Logits: float32 copies, their order (int64) and
-    probabilities, 32 bytes for each entry of the vocabulary.
+    grow and, with fewer key than query heads, keys and values are repeated. Logits: float32 copies, their order (int64)
+    and probabilities, 32 bytes for each entry of the vocabulary.
     """
     m, rows, length = setup.model, prompts * n, prompt + new
     grown = rows * length * m.key * setup.weight_bytes
