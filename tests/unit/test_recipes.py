@@ -145,6 +145,8 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ("self_training.lora.r=64", ("self_training", "lora", "r"), 64),
         ("self_training.rollout={temperature: 0.7}", ("self_training", "rollout", "temperature"), 0.7),
         ("jsft.lora.r=4", ("jsft", "lora", "r"), 4),  # a section that was not there
+        ("jsft.training.save_strategy=no", ("jsft", "training", "save_strategy"), "no"),
+        ("jsft.training.bf16=true", ("jsft", "training", "bf16"), True),
         ("jsft.training.learning_rate=1.0e-4", ("jsft", "training", "learning_rate"), 1e-4),
         ("jsft.training.max_steps=3", ("jsft", "training", "max_steps"), 3),
         ("data.sources.1.limit=10", ("data", "sources", 1, "limit"), 10),

@@ -20,9 +20,16 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``5e-4`` as text; everybody who writes it means a number, as in YAML 1.2 and JSON."""
+    """Reads as YAML 1.2 and JSON do, and PyYAML's 1.1 does not: ``5e-4`` is a number, ``save_strategy: no`` a word."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
