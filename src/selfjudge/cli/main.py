@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from selfjudge.cli import data, demo, judge, plan, report, sample, train
+from selfjudge.cli import bench, data, demo, judge, plan, report, sample, train
 from selfjudge.errors import SelfJudgeError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("train")(train.train)
 app.command("judge")(judge.judge)
 app.command("sample")(sample.sample)
 app.command("report")(report.report)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:

@@ -1,0 +1,108 @@
+"""The published algorithm that we time against gives the results that ours gives; the clocks are right."""
+
+from __future__ import annotations
+
+import time
+from statistics import mean, median
+
+import numpy as np
+import pytest
+import torch
+
+from selfjudge.benchmarks.inputs import generated_candidates, generated_comparisons, generated_prompts, random_model
+from selfjudge.benchmarks.measure import Side, alternate, ceiling_tokens_per_second, copy_bandwidth, peak_memory, ratio
+from selfjudge.benchmarks.published import PublishedJudge, published_tournament
+from selfjudge.benchmarks.tasks import NEW_TOKENS, TASKS, make_task
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.load import LoadedModel
+from selfjudge.errors import DataError, ModelError
+from selfjudge.judge import Judge
+from selfjudge.templates.encode import JudgmentEncoder
+from selfjudge.templates.template import load_templates
+from selfjudge.tournament import play
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    model = random_model("tiny", "cpu", torch.float32)
+    with torch.no_grad():  # two layers are enough to compare by, and labels that have some mass
+        model.model.model.layers = model.model.model.layers[:2]
+        model.model.config.num_hidden_layers = 2
+        for weight in model.model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(4)
+    return model
+
+
+@pytest.fixture(scope="module")
+def encoder(loaded: LoadedModel) -> JudgmentEncoder:
+    return JudgmentEncoder(load_templates("world"), loaded.chat)
+
+
+def test_both_judges_give_the_same_probabilities(loaded: LoadedModel, encoder: JudgmentEncoder) -> None:
+    pairs = generated_comparisons(11)
+    verdicts = Judge(TransformersEngine(loaded.model, loaded.chat), encoder).judge(pairs)
+    ours = [[[v.p.AB.A, v.p.AB.B], [v.p.BA.A, v.p.BA.B]] for v in verdicts]
+    theirs = PublishedJudge(loaded.model, encoder, loaded.chat).probabilities(pairs)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    assert np.ptp(np.log(theirs)) > 0.5
+
+
+def test_both_tournaments_have_the_same_winners(loaded: LoadedModel, encoder: JudgmentEncoder) -> None:
+    prompts, candidates = generated_prompts(3), generated_candidates(3, 7)
+    brackets = play(Judge(TransformersEngine(loaded.model, loaded.chat), encoder), prompts, candidates, seed=4)
+    theirs = published_tournament(PublishedJudge(loaded.model, encoder, loaded.chat), prompts, candidates, 4)
+    assert [b.winner for b in brackets] == theirs
+
+
+def test_texts_vary_in_length_as_real_ones_do() -> None:
+    words = [len(p[0].content.split()) for p in generated_prompts(400)]
+    assert 85 < median(words) < 115
+    assert mean(words) > 1.15 * median(words)
+    assert min(words) >= 33
+    assert max(words) <= 700
+    assert generated_comparisons(3) == generated_comparisons(3)
+
+
+def test_sides_take_turns_and_the_first_turn_does_not_count() -> None:
+    calls: list[str] = []
+
+    def slow() -> None:
+        calls.append("slow")
+        time.sleep(0.08)
+
+    def quick() -> None:
+        calls.append("quick")
+        time.sleep(0.02)
+
+    measured = alternate({"ours": quick, "published": slow}, repeats=3)
+    assert calls == ["quick", "slow"] * 4
+    assert [len(side.seconds) for side in measured.values()] == [3, 3]
+    assert 3 < ratio(measured["ours"], measured["published"]) < 5
+    assert ratio(Side([1, 2, 4]), Side([3, 4, 20])) == 3  # of 3, 2 and 5
+
+
+def test_memory_is_measured_on_a_gpu_alone() -> None:
+    with peak_memory() as peak:
+        torch.ones(2**20, device="cuda" if torch.cuda.is_available() else "cpu")
+    assert peak == ([4 * 2**20] if torch.cuda.is_available() else [])
+
+
+def test_ceilings_are_those_of_this_machine(loaded: LoadedModel) -> None:
+    assert 10 < ceiling_tokens_per_second(loaded.model, 64, tokens=256) < 10**9
+    assert 10**8 < copy_bandwidth(torch.device("cpu"), 2**24) < 10**13
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_runs_on_both_sides(name: str, loaded: LoadedModel) -> None:
+    task = make_task(name, loaded, 2, "world")
+    task.ours()
+    task.published()
+    assert task.amount == {"judge": 2, "tournament": 2, "sample": 2 * 2 * NEW_TOKENS}[name]
+
+
+def test_unknown_names_are_told(loaded: LoadedModel) -> None:
+    with pytest.raises(DataError, match="no benchmark 'nap'"):
+        make_task("nap", loaded, 2, "world")
+    with pytest.raises(ModelError, match="no shape '9b'"):
+        random_model("9b", "cpu", torch.float32)
