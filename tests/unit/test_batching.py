@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfjudge.engines.batching import token_budget_batches
+from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 
 
 def test_by_hand() -> None:
@@ -16,6 +16,19 @@ def test_by_hand() -> None:
     assert token_budget_batches([4, 9, 2, 3, 4], budget=12, max_rows=2) == [[1], [0, 4], [3, 2]]
     assert token_budget_batches([5, 20], budget=10) == [[1], [0]]  # longer than the budget: alone
     assert token_budget_batches([], budget=10) == []
+
+
+def test_a_busy_batch_is_not_padded_for_much_shorter_rows() -> None:
+    lengths = [100, 95, 90, 89, 50, 20]
+    assert token_budget_batches(lengths, budget=1000) == [[0, 1, 2, 3, 4, 5]]
+    # Two rows of 100 are busy: 90 is alike, 89 is not; then 89 + 50 (of 89) are not busy yet.
+    assert token_budget_batches(lengths, budget=1000, busy=200) == [[0, 1, 2], [3, 4, 5]]
+    assert token_budget_batches(lengths, budget=1000, busy=150) == [[0, 1, 2], [3, 4], [5]]
+
+
+def test_neighbours_up_to_a_total() -> None:
+    assert total_budget_batches([3, 4, 5, 2, 20, 1], budget=9) == [[0, 1], [2, 3], [4], [5]]
+    assert total_budget_batches([], budget=9) == []
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200), st.one_of(st.none(), st.integers(1, 8)))

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FULL = 2048
-"""A batch of this many tokens keeps the hardware busy: it is not padded further for much shorter rows."""
+_ALIKE = 0.9
+"""Rows at least this long, against the longest, are not worth a batch of their own."""
 
 
-def token_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
+def token_budget_batches(
+    lengths: Sequence[int], budget: int, max_rows: int | None = None, busy: int | None = None
+) -> list[list[int]]:
     """Groups indices so that rows x longest row <= ``budget`` tokens; the longest come first.
 
     A row longer than the budget gets a batch of its own. Longest first, so that memory runs out at once or never.
-    A batch that is :data:`FULL` takes no rows shorter than three quarters of its longest.
 
     Args:
         lengths: tokens of each row.
         budget: padded tokens of a batch.
         max_rows: rows of a batch at most.
+        busy: tokens that keep the hardware busy; a batch of as many is not padded further for much shorter rows.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         batch = batches[-1] if batches else []
         longest = lengths[batch[0]] if batch else 0
         fits = batch and (len(batch) + 1) * longest <= budget
-        alike = len(batch) * longest < FULL or lengths[i] >= 0.75 * longest
+        alike = busy is None or len(batch) * longest < busy or lengths[i] >= _ALIKE * longest
         if fits and alike and (max_rows is None or len(batch) < max_rows):
             batch.append(i)
         else:

@@ -24,6 +24,9 @@ from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
+_GROUP = 4
+"""Batches of judgments that are planned together."""
+
 Batches = Callable[[Sequence[int], int], list[list[int]]]
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +66,9 @@ class TransformersEngine:
         self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
         self._switched = nullcontext if adapter or self.model is model else model.disable_adapter
         self._batch_size = batch_size
-        self._prefixes = PrefixForward(self.model, self._pad_id, share=share_prefixes)
+        # Tokens of a batch that keep the device busy: on a CPU a few rows do.
+        self._busy = 256 if self.model.device.type == "cpu" else 4096
+        self._prefixes = PrefixForward(self.model, self._pad_id, share=share_prefixes, busy=self._busy)
 
     @property
     def max_length(self) -> int:
@@ -118,7 +123,10 @@ class TransformersEngine:
                 progress(sum(len(places[prompt]) for prompt in asked))
 
         with self._inference():
-            self._in_batches([len(p.token_ids) for p in distinct], run, total_budget_batches)
+            # Keys and values stay while a group is computed; the more of it, the more rows of a length there are.
+            self._in_batches(
+                [len(p.token_ids) for p in distinct], run, lambda n, budget: total_budget_batches(n, _GROUP * budget)
+            )
         return result
 
     @contextmanager
@@ -138,10 +146,9 @@ class TransformersEngine:
             for i, value in zip(batch, response_logprobs(self.model, inputs).tolist(), strict=True):
                 result[i] = value
 
+        batches = partial(token_budget_batches, max_rows=self._batch_size, busy=self._busy)
         with self._inference():
-            self._in_batches(
-                [len(x) + len(y) for x, y in rows], run, partial(token_budget_batches, max_rows=self._batch_size)
-            )
+            self._in_batches([len(x) + len(y) for x, y in rows], run, batches)
         return result
 
     def _remembered_bytes(self) -> int:
@@ -164,7 +171,7 @@ class TransformersEngine:
                     raise
             # Outside the except clause: the exception holds on to the tensors of the failed batch.
             clear_device_cache(garbage_collection=True)
-            self.token_budget = len(batch) * max(lengths[i] for i in batch) // 2
+            self.token_budget = max(1, min(self.token_budget, len(batch) * max(lengths[i] for i in batch)) // 2)
             _logger.warning(
                 "Out of memory: going on with batches of %d tokens (token_budget sets them).", self.token_budget
             )

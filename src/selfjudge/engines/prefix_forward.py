@@ -25,9 +25,9 @@ class _Computed:
 class PrefixForward:
     """Computes sequences in waves. Between calls it remembers nothing, unless it is asked to."""
 
-    def __init__(self, model: PreTrainedModel, pad_id: int, *, share: bool) -> None:
-        """Takes a causal LM; ``share`` False computes every sequence whole."""
-        self._model, self._pad_id = model, pad_id
+    def __init__(self, model: PreTrainedModel, pad_id: int, *, share: bool, busy: int | None = None) -> None:
+        """Takes a causal LM; ``share`` False computes every sequence whole. ``busy``: see token_budget_batches."""
+        self._model, self._pad_id, self._busy = model, pad_id, busy
         self._share = share and can_share(model)
         self._memory: dict[Ids, _Computed] = {}
         self._limit = 0
@@ -62,7 +62,8 @@ class PrefixForward:
         found: dict[Ids, Tensor] = {}
         computed = dict(self._memory)
         for wave in planned:
-            for batch in _batches(wave, budget, max_rows):
+            lengths = [len(task.sequence) - task.shared for task in wave]
+            for batch in ([wave[i] for i in b] for b in token_budget_batches(lengths, budget, max_rows, self._busy)):
                 keep = self._share and (bool(self._limit) or any(task.sequence in lenders for task in batch))
                 logprobs, caches = self._batch(batch, [asked[t.sequence] for t in batch], computed, keep=keep)
                 found |= dict(zip((t.sequence for t in batch), logprobs.cpu(), strict=True))
@@ -118,12 +119,6 @@ class PrefixForward:
                     values[row, :, past - task.shared :] = v[:, : task.shared]
             cache.update(keys, values, number)
         return cache
-
-
-def _batches(wave: Sequence[Task], budget: int, max_rows: int | None) -> list[list[Task]]:
-    """Returns the tasks in batches of tokens to compute, the longest first."""
-    lengths = [len(task.sequence) - task.shared for task in wave]
-    return [[wave[i] for i in batch] for batch in token_budget_batches(lengths, budget, max_rows)]
 
 
 def _collate(tasks: Sequence[Task], past: int, pad_id: int) -> dict[str, Tensor]:
