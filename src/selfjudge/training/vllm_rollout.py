@@ -21,8 +21,8 @@ from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
 
-class HandedOverPolicy:
-    """The policy in training, sampled by vLLM: every ``sample`` hands the current weights over first."""
+class HandedOverPolicy(VllmEngine):
+    """The policy in training, run by vLLM: every call hands the current weights over first."""
 
     def __init__(self, core: VllmCore, chat: ChatEncoder, model: PreTrainedModel | PeftModel, folder: Path) -> None:
         """Takes a vLLM that runs the weights that ``model`` started from.
@@ -33,37 +33,31 @@ class HandedOverPolicy:
             model: what is trained: a PEFT model hands over its adapter, any other all its weights.
             folder: where they are written on their way; gone again after each hand-over.
         """
+        super().__init__(core, chat)
         self.model = model
-        self._core = core
-        self._engine = VllmEngine(core, chat)
         self._folder = folder
-
-    @property
-    def max_length(self) -> int:
-        """The most tokens, prompt and completion together."""
-        return self._engine.max_length
 
     def sample(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
     ) -> list[list[Completion]]:
         """Returns ``params.n`` completions per prompt by the policy as it is now."""
         self._hand_over()
-        return self._engine.sample(prompts, params, progress)
+        return super().sample(prompts, params, progress)
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
     ) -> NDArray[np.float64]:
         """Returns [n, 2] label probabilities by the policy as it is now."""
         self._hand_over()
-        return self._engine.label_probabilities(prompts, progress)
+        return super().label_probabilities(prompts, progress)
 
     def _hand_over(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self.model.save_pretrained(str(self._folder))
         if isinstance(self.model, PeftModel):
-            self._core.load_adapter(self._folder)
+            self.core.load_adapter(self._folder)
         else:
-            self._core.load_weights(self._folder)
+            self.core.load_weights(self._folder)
         shutil.rmtree(self._folder)
 
 
