@@ -70,6 +70,23 @@ def test_completions_keep_the_sampled_ids_and_say_how_they_ended(model: LlamaFor
     assert ends == set(chat.stop_ids)
 
 
+def test_logprobs_are_the_models_own_whoever_leaves_the_batch(model: LlamaForCausalLM, chat: ChatEncoder) -> None:
+    with torch.no_grad():  # samples that end at many different lengths
+        model.lm_head.weight[list(chat.stop_ids)] += 0.5 * model.lm_head.weight.std()
+    params = SamplingParams(n=6, max_new_tokens=24, seed=1, temperature=1.5, top_p=0.97)
+    engine = TransformersEngine(model, chat)
+    found = engine.sample(prompts(chat), params)
+    assert len({len(c.ids) for row in found for c in row}) > 4
+    for prompt, row in zip(prompts(chat), found, strict=True):
+        for c in row:
+            with torch.no_grad():
+                alone = model(torch.tensor([prompt + list(c.ids)]), use_cache=False).logits[0].log_softmax(-1)
+            expected = [float(alone[len(prompt) - 1 + i, token]) for i, token in enumerate(c.ids)]
+            assert c.logprobs == pytest.approx(expected, abs=1e-3)
+    alone = TransformersEngine(model, chat, batch_size=1).sample(prompts(chat), params)
+    assert [[c.ids for c in row] for row in alone] == [[c.ids for c in row] for row in found]
+
+
 def test_the_seed_decides_and_the_random_state_outside_does_not(model: LlamaForCausalLM, chat: ChatEncoder) -> None:
     engine = TransformersEngine(model, chat)
     torch.manual_seed(0)

@@ -112,6 +112,18 @@ def test_labels_are_as_noisy_as_people_and_length_is_no_proxy():
     assert 0.45 <= sum(unequal) / len(unequal) <= 0.60
 
 
+def test_people_are_mostly_careful_or_careless():
+    rng = random.Random(0)
+
+    def on_topic(ask):
+        words = respond(ask, rng).split()
+        return sum(any(word in TOPICS[topic] for topic in ask.topics) for word in words) / len(words), len(words)
+
+    shares = [share for share, n in (on_topic(parse(p)) for p in prompts(4000, 0, "train")) if n >= 3]
+    # With care drawn evenly it would be 38 % (44 % here): all of the words or none.
+    assert sum(share in (0, 1) for share in shares) / len(shares) > 0.41
+
+
 def test_people_leave_room_above_them():
     rng = random.Random(0)
     scores = [utility(prompt, respond(parse(prompt), rng)) for prompt in prompts(2000, 0, "train")]
