@@ -15,9 +15,9 @@ import torch
 from served_model import NAME, ServedModel
 from transformers import LlamaForCausalLM
 
-from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.base import SamplingParams, prompt_seed
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.openai_answers import next_token_logprobs, prompt_seed, sampled_tokens
+from selfjudge.engines.openai_answers import next_token_logprobs, sampled_tokens
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.errors import EngineError
 from selfjudge.judge import Judge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -34,6 +35,14 @@ class SamplingParams:
         """Raises ValueError for values outside their range."""
         if self.n < 1 or self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"impossible sampling parameters: {self}")
+
+
+def prompt_seed(seed: int, index: int, bits: int = 31) -> int:
+    """Returns the seed of a prompt's own samples, 0 <= seed < 2^bits.
+
+    Drawn and not ``seed + index``: vLLM seeds the n completions of a prompt by counting up.
+    """
+    return random.Random(f"{seed}:{index}").getrandbits(bits)
 
 
 class Engine(Protocol):

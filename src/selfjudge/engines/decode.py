@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.base import SamplingParams, prompt_seed
 
 _COMPACT_AT = 0.75
 """Ended rows leave the batch once no more than this share goes on: leaving copies the cache."""
@@ -37,7 +36,7 @@ def uniforms(params: SamplingParams, index: int) -> Tensor:
 
     They belong to the prompt, so its samples do not depend on what else is in the batch.
     """
-    generator = torch.Generator().manual_seed(random.Random(f"{params.seed}:{index}").getrandbits(63))
+    generator = torch.Generator().manual_seed(prompt_seed(params.seed, index, bits=63))
     return torch.rand(params.n, params.max_new_tokens, generator=generator)
 
 

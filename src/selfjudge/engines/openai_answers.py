@@ -7,10 +7,9 @@ text of each token.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.base import SamplingParams, prompt_seed
 from selfjudge.templates.encode import JudgmentPrompt
 
 _TOKEN_ID = "token_id:"
@@ -50,14 +49,6 @@ def label_request(prompt: JudgmentPrompt, top_logprobs: int) -> dict[str, Any]:
         "logprobs": top_logprobs,
         "extra_body": {**_WHOLE_DISTRIBUTION, **_BY_ID, **labels},
     }
-
-
-def prompt_seed(seed: int, index: int) -> int:
-    """Returns a prompt's own seed, 0 <= seed < 2^31.
-
-    Hashed and not ``seed + index``: servers seed the n completions of a prompt by counting up.
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4]) >> 1
 
 
 def sampled_tokens(choice: Choice) -> tuple[list[int], list[float] | None] | None:

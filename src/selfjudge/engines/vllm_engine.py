@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.base import Progress, SamplingParams, prompt_seed
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD
@@ -202,7 +201,7 @@ class VllmEngine:
                 temperature=params.temperature,
                 top_p=params.top_p,
                 max_tokens=params.max_new_tokens,
-                seed=_request_seed(params.seed, i),
+                seed=prompt_seed(params.seed, i),
                 stop_token_ids=list(self.chat.stop_ids),
                 logprobs=0,  # of the sampled token alone
                 **_plain_ids(),
@@ -274,11 +273,6 @@ def _room(rank: int) -> int:
     if not fitting:
         raise ModelError(f"vLLM takes LoRA adapters up to rank {_LORA_RANKS[-1]}, not {rank}.")
     return fitting[0]
-
-
-def _request_seed(seed: int, index: int) -> int:
-    # vLLM gives the n completions of a request seed, seed + 1, ...: neighbouring requests must lie far apart.
-    return random.Random(f"{seed}:{index}").getrandbits(31)
 
 
 def _plain_ids() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a recipe's ``training`` part to transformers.TrainingArguments."""
+"""From a recipe's settings to those of the libraries: transformers.TrainingArguments and peft.LoraConfig."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from transformers import TrainingArguments
 
 from selfjudge.errors import RecipeError
+from selfjudge.recipes.schema import LoraSection
 
 # Set by the stages themselves.
 _OWN = {"output_dir", "seed", "data_seed", "remove_unused_columns", "push_to_hub", "resume_from_checkpoint"}
@@ -22,6 +24,17 @@ _DEFAULTS: dict[str, Any] = {
     "save_total_limit": 1,
     "optim": "adamw_torch",
 }
+
+
+def lora_config(lora: LoraSection) -> LoraConfig:
+    """Returns peft's config of a recipe's LoRA section."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
 
 
 def training_arguments(section: str, values: dict[str, Any], output_dir: Path, seed: int) -> TrainingArguments:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
@@ -25,7 +25,7 @@ from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import context_text, load_templates
-from selfjudge.training.arguments import training_arguments
+from selfjudge.training.arguments import lora_config, training_arguments
 from selfjudge.training.jsft_trainer import JsftTrainer
 from selfjudge.training.progress import use_progress_bar
 from selfjudge.training.rollout import Rollout, RolloutCollector, RolloutPrompt
@@ -271,16 +271,9 @@ def default_output_dir(recipe: Recipe, stage: str) -> Path:
 def _with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) -> PreTrainedModel | PeftModel:
     if lora is None:
         return model
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        return get_peft_model(model, lora_config(lora))
 
 
 def _pad_id(chat: ChatEncoder) -> int:

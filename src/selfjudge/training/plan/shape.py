@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from selfjudge.engines.load import resolve_model
 from selfjudge.errors import MissingExtraError, ModelError, RecipeError
 from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection
+from selfjudge.training.arguments import lora_config
 
 
 @dataclass(frozen=True)
@@ -157,16 +158,9 @@ def adapter_shape(model: PreTrainedModel, lora: LoraSection) -> AdapterShape:
     Raises:
         RecipeError: if the target modules are not in the model.
     """
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
     try:
         with torch.device("meta"):
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(model, lora_config(lora))
     except ValueError as e:
         raise RecipeError(f"lora.target_modules: {' '.join(str(e).split())[:300]}") from e
     layers = {name: m for name, m in adapted.named_modules() if isinstance(m, LoraLayer)}
