@@ -28,6 +28,7 @@ def test_a_busy_batch_is_not_padded_for_much_shorter_rows() -> None:
 
 def test_neighbours_up_to_a_total() -> None:
     assert total_budget_batches([3, 4, 5, 2, 20, 1], budget=9) == [[0, 1], [2, 3], [4], [5]]
+    assert total_budget_batches([1, 1, 1, 9, 1], budget=9, max_rows=2) == [[0, 1], [2], [3], [4]]
     assert total_budget_batches([], budget=9) == []
 
 

@@ -12,13 +12,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from selfjudge.engines.causal_lm import cache_bytes, can_share
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.prefix_forward import Counts, PrefixForward, cache_bytes, can_share
+from selfjudge.engines.packed_forward import PackedForward, can_pack
+from selfjudge.engines.padded_forward import PaddedForward
+from selfjudge.engines.prefix_forward import Counts, PrefixForward
 from selfjudge.engines.prefixes import MIN_SHARED, Ids, Task, common_prefix, waves
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
 HEAD = tuple(range(20))
+
+
+def padded(model: PreTrainedModel) -> PaddedForward:
+    return PaddedForward(model, pad_id=0, busy=None)
+
+
+both_forwards = pytest.mark.parametrize("of", [padded, PackedForward])
 
 
 def test_one_for_all_then_one_for_each_prompt_then_the_rest() -> None:
@@ -96,11 +106,13 @@ def some_sequences(vocabulary: int) -> list[Ids]:
 
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_gpt2"])
 @pytest.mark.parametrize(("budget", "max_rows"), [(4096, None), (100, None), (4096, 2), (1, None)])
+@both_forwards
 def test_borrowed_beginnings_change_nothing(
     request: pytest.FixtureRequest,
     family: str,
     budget: int,
     max_rows: int | None,
+    of: Callable[[PreTrainedModel], PaddedForward | PackedForward],
     chatml_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     model = request.getfixturevalue(family)(chatml_tokenizer).eval()
@@ -108,7 +120,9 @@ def test_borrowed_beginnings_change_nothing(
     tokens = [(i % 7, 7 + i % 5, 30) for i in range(len(sequences))]
     with torch.no_grad():
         expected = alone(model, sequences, tokens)
-        forward = PrefixForward(model, 0, share=True)
+        whole = PrefixForward(of(model), share=False)
+        torch.testing.assert_close(whole.logprobs(sequences, tokens, budget, max_rows), expected, atol=1e-4, rtol=0)
+        forward = PrefixForward(of(model), share=True)
         torch.testing.assert_close(forward.logprobs(sequences, tokens, budget, max_rows), expected, atol=1e-4, rtol=0)
         with forward.remembering(10**6):
             first = forward.logprobs(sequences[::2], tokens[::2], budget, max_rows)
@@ -125,15 +139,18 @@ def count_tokens(model: PreTrainedModel) -> list[int]:
     return computed
 
 
+@both_forwards
 def test_tokens_are_really_saved_and_forgotten(
-    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+    of: Callable[[PreTrainedModel], PaddedForward | PackedForward],
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
 ) -> None:
     model = tiny_llama(chatml_tokenizer).eval()
     prompt = tuple(range(5, 45))
     pair = [(*prompt, 50, 51), (*prompt, 60, 61)]
     later = (*prompt, 50, 52)
     computed = count_tokens(model)
-    forward = PrefixForward(model, 0, share=True)
+    forward = PrefixForward(of(model), share=True)
     with torch.no_grad():
         with forward.remembering(1000):
             forward.logprobs(pair, [(1,), (1,)], 4096, None)
@@ -146,25 +163,29 @@ def test_tokens_are_really_saved_and_forgotten(
         with forward.remembering(42):
             forward.logprobs(pair, [(1,), (1,)], 4096, None)
             assert list(forward._memory) == [pair[1]]
-        PrefixForward(model, 0, share=False).logprobs(pair, [(1,), (1,)], 4096, None)
+        PrefixForward(of(model), share=False).logprobs(pair, [(1,), (1,)], 4096, None)
     assert computed[-1] == 84
 
 
+@pytest.mark.parametrize(("of", "padding"), [(padded, 7), (PackedForward, 0)])
 def test_counts_are_what_the_model_was_given(
-    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+    of: Callable[[PreTrainedModel], PaddedForward | PackedForward],
+    padding: int,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
 ) -> None:
     model = tiny_llama(chatml_tokenizer).eval()
     prompt = tuple(range(5, 45))
     sequences = [(*prompt, 50, 51), (*prompt, 60), (*prompt, 61, *range(7))]
     computed = count_tokens(model)
-    forward = PrefixForward(model, 0, share=True)
+    forward = PrefixForward(of(model), share=True)
     with torch.no_grad():
         forward.logprobs(sequences, [(1,)] * 3, 4096, None)
     # One whole, then the rests of 1 and 8 tokens in one batch.
-    assert forward.counts == Counts(asked=42 + 41 + 48, computed=42 + 1 + 8, padded=42 + 2 * 8)
+    assert forward.counts == Counts(asked=42 + 41 + 48, computed=42 + 1 + 8, padded=42 + 1 + 8 + padding)
     assert forward.counts.padded == sum(computed)
     assert forward.counts.prefix_reuse == pytest.approx(80 / 131)
-    assert forward.counts.padding_share == pytest.approx(7 / 58)
+    assert forward.counts.padding_share == pytest.approx(padding / (51 + padding))
 
 
 def test_a_change_of_the_weights_shows_in_the_next_call(
@@ -189,8 +210,38 @@ def test_only_layers_that_keep_every_token_can_lend(
     assert can_share(model)
     config = model.config
     assert cache_bytes(model) == 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert can_pack(model)
     config.sliding_window = 16
     assert not can_share(model)
+    assert not can_pack(model)
+    eager = tiny_llama(chatml_tokenizer)
+    eager.set_attn_implementation("eager")
+    assert can_share(eager)
+    assert not can_pack(eager)
+
+
+def test_a_packed_batch_leaves_the_model_as_it_was(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer).eval()
+    ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
+    with torch.no_grad():
+        before = model(ids, attention_mask=ids.ne(0)).logits
+        PrefixForward(PackedForward(model), share=True).logprobs([(5, 6), (7,)], [(1,), (1,)], 4096, None)
+        after = model(ids, attention_mask=ids.ne(0)).logits
+    assert torch.equal(before, after)
+
+
+def test_packed_batches_are_as_large_as_asked(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer).eval()
+    computed = count_tokens(model)
+    with torch.no_grad():
+        PrefixForward(PackedForward(model), share=False).logprobs([(i,) * 9 for i in range(7)], [(1,)] * 7, 30, None)
+        assert computed == [27, 27, 9]
+        PrefixForward(PackedForward(model), share=False).logprobs([(i,) * 9 for i in range(7)], [(1,)] * 7, 30, 2)
+    assert computed[3:] == [18, 18, 18, 9]
 
 
 def test_out_of_memory_halves_the_budget_and_goes_on(
@@ -208,7 +259,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     handle = model.register_forward_pre_hook(out_of_memory, with_kwargs=True)
-    engine = TransformersEngine(model, chat, token_budget=1000)
+    engine = TransformersEngine(model, chat, token_budget=1000, packed=False)
     assert engine.label_probabilities(prompts) == pytest.approx(expected, abs=1e-5)
     assert engine.token_budget == 78  # 12 rows of 26, then 6, then 3
     assert [r.getMessage().split(":")[0] for r in caplog.records] == ["Out of memory"] * 2

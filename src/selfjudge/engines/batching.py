@@ -34,13 +34,19 @@ def token_budget_batches(
     return batches
 
 
-def total_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Groups neighbouring indices so that their tokens sum to ``budget`` at most; a longer row stands alone."""
+def total_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
+    """Groups neighbouring indices so that their tokens sum to ``budget`` at most; a longer row stands alone.
+
+    Args:
+        lengths: tokens of each row.
+        budget: tokens of a batch, without padding.
+        max_rows: rows of a batch at most.
+    """
     batches: list[list[int]] = []
     total = 0
     for i, length in enumerate(lengths):
         total += length
-        if not batches or total > budget:
+        if not batches or total > budget or len(batches[-1]) == max_rows:
             batches.append([])
             total = length
         batches[-1].append(i)

@@ -16,9 +16,12 @@ from transformers import PreTrainedModel
 
 from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
+from selfjudge.engines.causal_lm import cache_bytes, can_share
 from selfjudge.engines.decode import Sampled, decode, uniforms
 from selfjudge.engines.load import context_length
-from selfjudge.engines.prefix_forward import Counts, PrefixForward, cache_bytes
+from selfjudge.engines.packed_forward import PackedForward, can_pack
+from selfjudge.engines.padded_forward import PaddedForward
+from selfjudge.engines.prefix_forward import Counts, PrefixForward
 from selfjudge.engines.responses import collate_responses, response_logprobs
 from selfjudge.engines.static_decode import StaticDecoder, can_be_static
 from selfjudge.records import Completion
@@ -50,6 +53,7 @@ class TransformersEngine:
         batch_size: int | None = None,
         share_prefixes: bool = True,
         static_cache: bool | None = None,
+        packed: bool | None = None,
     ) -> None:
         """Takes the model as it is.
 
@@ -63,6 +67,8 @@ class TransformersEngine:
             share_prefixes: compute what judgment prompts have in common once, where the model's layers allow it.
             static_cache: sample with fixed shapes, on a GPU from recorded CUDA graphs. By default there, where the
                 model's layers allow it.
+            packed: judge without padding, a sequence after another. By default on a CPU, where the model's layers allow
+                it.
         """
         # PEFT injects its layers into the base model, so the inner model already runs with the adapter.
         self.model: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -72,7 +78,12 @@ class TransformersEngine:
         self._batch_size = batch_size
         # Tokens of a batch that keep the device busy: on a CPU a few rows do.
         self._busy = 256 if self.model.device.type == "cpu" else 4096
-        self._prefixes = PrefixForward(self.model, self._pad_id, share=share_prefixes, busy=self._busy)
+        if packed is None:
+            packed = self.model.device.type == "cpu" and can_pack(self.model)
+        self._prefixes = PrefixForward(
+            PackedForward(self.model) if packed else PaddedForward(self.model, self._pad_id, self._busy),
+            share=share_prefixes and can_share(self.model),
+        )
         if static_cache is None:
             static_cache = self.model.device.type == "cuda" and can_be_static(self.model)
         self._decode = (

@@ -20,8 +20,8 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
 from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.causal_lm import can_share
 from selfjudge.engines.decode import Sampled, cut, draw, prefill
-from selfjudge.engines.prefix_forward import can_share
 
 _COLUMNS = 128
 """The cache's length is rounded up to a multiple of this, so that shapes are few."""

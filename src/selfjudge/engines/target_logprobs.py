@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from selfjudge.core.logprobs import chunk_length, head_logprobs, token_logprobs
-from selfjudge.engines.prefix_forward import head_at
+from selfjudge.engines.causal_lm import head_at
 
 _HEAD_IS_LAST: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 """What :func:`_head_is_last` found out about a model."""

@@ -1,0 +1,46 @@
+"""What is asked of the inside of a causal LM: its head at some positions alone, and what its layers keep of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of a sequence in each layer, each [heads, length, head size]."""
+
+
+@contextmanager
+def head_at(model: PreTrainedModel, row: Tensor, column: Tensor) -> Iterator[None]:
+    """Lets the output head see the hidden states at (row, column) alone, so that logits are [1, positions, vocab].
+
+    The vocabulary makes logits the largest tensor of a forward. What the model does to them (caps, scales) stays.
+    """
+
+    def select(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][row, column].unsqueeze(0), *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    """Returns whether every layer keeps the keys and values of all tokens; windows and recurrent states do not."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None) or ["full_attention"]
+    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return set(layers) == {"full_attention"} and not window and bool(model._supports_attention_backend)
+
+
+def cache_bytes(model: PreTrainedModel) -> int:
+    """Returns the bytes of keys and values of one token."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize

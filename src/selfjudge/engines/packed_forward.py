@@ -1,0 +1,133 @@
+"""Batches without padding: sequences one after another in a single row, each attending to itself alone.
+
+On a CPU, where a matrix product's time goes with its tokens and a call costs next to nothing, this beats padded rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from selfjudge.engines.batching import total_budget_batches
+from selfjudge.engines.causal_lm import Layers, can_share, head_at
+from selfjudge.engines.prefixes import Ids, Task
+
+_NAME = "selfjudge_packed"
+_TOKENS = 2048
+"""Of a batch at most: larger matrix products take no less time for a token."""
+
+
+class PackedForward:
+    """Tasks one after another; what they borrow is put before their keys and values in attention."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Takes a causal LM that :func:`can_pack` allows."""
+        self._model = model
+
+    def batches(self, lengths: Sequence[int], budget: int, max_rows: int | None) -> list[list[int]]:
+        """See :class:`BatchForward`."""
+        return total_budget_batches(lengths, min(budget, _TOKENS), max_rows)
+
+    def size(self, lengths: Sequence[int]) -> int:
+        """See :class:`BatchForward`."""
+        return sum(lengths)
+
+    def run(
+        self, tasks: Sequence[Task], tokens: Sequence[tuple[int, ...]], computed: Mapping[Ids, Layers], *, keep: bool
+    ) -> tuple[Tensor, dict[Ids, Layers]]:
+        """See :class:`BatchForward`."""
+        device = self._model.device
+        segments: list[_Segment] = []
+        for task in tasks:
+            begin = segments[-1].end if segments else 0
+            borrowed = [] if task.lender is None else computed[task.lender]
+            segments.append(_segment(begin, len(task.sequence) - task.shared, task.shared, borrowed, device))
+        ids = torch.tensor([[i for task in tasks for i in task.sequence[task.shared :]]], device=device)
+        positions = torch.cat([torch.arange(task.shared, len(task.sequence)) for task in tasks]).to(device)
+        last = torch.tensor([segment.end - 1 for segment in segments], device=device)
+        with _packing(self._model), head_at(self._model, torch.zeros_like(last), last):
+            logits = self._model(
+                input_ids=ids, position_ids=positions[None], use_cache=False, segments=segments, keep=keep
+            ).logits[0]
+        logprobs = logits.float().log_softmax(-1).gather(1, torch.tensor(tokens, device=logits.device))
+        if not keep:
+            return logprobs, {}
+        return logprobs, {task.sequence: segment.kept for task, segment in zip(tasks, segments, strict=True)}
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Returns whether attention is plain: over all tokens, by torch's own kernel."""
+    return can_share(model) and model.config._attn_implementation == "sdpa"
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One task's tokens: rows ``begin`` to ``end`` of the batch, after ``shared`` ones it borrows.
+
+    ``mask`` is [rows, shared + rows], True where a row sees a column; None without borrowed tokens, where the kernel's
+    own causal order is right, and for a single row, which sees everything. ``kept`` gathers the whole sequence's keys
+    and values, layer by layer.
+    """
+
+    begin: int
+    end: int
+    shared: int
+    borrowed: Layers
+    mask: Tensor | None
+    kept: Layers = field(default_factory=list)
+
+
+def _segment(begin: int, rows: int, shared: int, borrowed: Layers, device: torch.device) -> _Segment:
+    mask = None
+    if shared and rows > 1:
+        mask = torch.ones(rows, shared + rows, dtype=torch.bool, device=device).tril(shared)
+    return _Segment(begin, begin + rows, shared, borrowed, mask)
+
+
+@contextmanager
+def _packing(model: PreTrainedModel) -> Iterator[None]:
+    """Gives the model the attention below; transformers makes no mask for an attention that it does not know."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    segments: Sequence[_Segment],
+    keep: bool,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: query, key and value are [1, heads, rows, head size], the result
+    [1, rows, heads, head size].
+    """
+    outputs = []
+    for segment in segments:
+        q, k, v = (x[:, :, segment.begin : segment.end] for x in (query, key, value))
+        if segment.shared:
+            before_k, before_v = segment.borrowed[int(module.layer_idx)]  # type: ignore[arg-type]
+            k = torch.cat([before_k[None, :, : segment.shared], k], 2)
+            v = torch.cat([before_v[None, :, : segment.shared], v], 2)
+        if keep:
+            segment.kept.append((k[0], v[0]))
+        outputs.append(sdpa_attention_forward(module, q, k, v, segment.mask, **kwargs)[0])
+    return torch.cat(outputs, 1), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
