@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 from torch import Tensor
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -25,7 +25,9 @@ from selfjudge.training.stage import MetricsFile, pad_id, train
 from selfjudge.training.start import load_start
 
 
-def run_dpo(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
+def run_dpo(
+    recipe: Recipe, output_dir: str | Path, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> RunFolder:
     """Trains the SFT model on the data's pairs; errors as :func:`selfjudge.baselines.run.run_baseline`."""
     RunFolder.check(output_dir, "dpo", recipe, resume=resume)
     args = dpo_arguments(recipe, "dpo", recipe.baselines.dpo, output_dir)
@@ -37,7 +39,7 @@ def run_dpo(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)
     run = RunFolder.open(output_dir, "dpo", recipe, resume=resume)
     record(run, data, dropped, start=start, rows={"pair": len(pairs)})
-    trainer = dpo_trainer(recipe, loaded, args, [pair for _, pair in pairs], run)
+    trainer = dpo_trainer(recipe, loaded, args, [pair for _, pair in pairs], run, callbacks)
     train(trainer, run)
     finish(trainer, loaded.chat.tokenizer, run)
     return run
@@ -53,7 +55,12 @@ def dpo_arguments(
 
 
 def dpo_trainer(
-    recipe: Recipe, loaded: LoadedModel, args: DPOConfig, pairs: Sequence[Pair], run: RunFolder
+    recipe: Recipe,
+    loaded: LoadedModel,
+    args: DPOConfig,
+    pairs: Sequence[Pair],
+    run: RunFolder,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> DPOTrainer:
     """Returns TRL's trainer for pairs of token ids.
 
@@ -70,7 +77,7 @@ def dpo_trainer(
         train_dataset=_dataset(pairs),
         processing_class=loaded.chat.tokenizer,
         peft_config=lora,
-        callbacks=[MetricsFile(run)],
+        callbacks=[MetricsFile(run), *callbacks],
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 from trl import RLOOConfig, RLOOTrainer
 
 from selfjudge.baselines.parts import (
@@ -37,7 +37,9 @@ SAMPLES = 2
 _BATCH = "per_device_train_batch_size"
 
 
-def run_rlhf(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
+def run_rlhf(
+    recipe: Recipe, output_dir: str | Path, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> RunFolder:
     """Trains the SFT model on its own samples, rewarded by r - β KL.
 
     Errors as :func:`selfjudge.baselines.run.run_baseline`.
@@ -64,7 +66,7 @@ def run_rlhf(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
         train_dataset=Dataset.from_dict({"prompt": [_chat(p.prompt) for p in prompts]}),
         processing_class=loaded.chat.tokenizer,
         peft_config=peft_config(recipe.self_training.lora),
-        callbacks=[MetricsFile(run)],
+        callbacks=[MetricsFile(run), *callbacks],
     )
     train(trainer, run)
     finish(trainer, loaded.chat.tokenizer, run)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from selfjudge.cli import baseline, bench, data, demo, evaluate, judge, plan, report, sample, serve, train
+from selfjudge.cli import baseline, bench, compare, data, demo, evaluate, judge, plan, report, sample, serve, train
 from selfjudge.errors import SelfJudgeError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("plan")(plan.plan)
 app.command("jsft")(train.jsft)
 app.command("train")(train.train)
 app.command("baseline")(baseline.baseline)
+app.command("compare")(compare.compare)
 app.command("judge")(judge.judge)
 app.command("sample")(sample.sample)
 app.add_typer(evaluate.app, name="eval")

@@ -109,13 +109,11 @@ def _self_train(recipe: Recipe, folder: Path, labels: str, judge: Judge, params:
     if labels == "hard":
         recipe.self_training.stop = StopSection()
     prompts = world_prompts(CURVE_PROMPTS, recipe.seed + 1, "fresh")
-    start = [texts[0] for texts in sample_texts(judge.engine, prompts, params)]  # type: ignore[arg-type]
     points: list[CurvePoint] = []
-    curve = TruthCurve(judge, prompts, start, params, CURVE_EVERY, points.append)
+    curve = TruthCurve(judge.engine, judge, prompts, params, CURVE_EVERY, points.append)  # type: ignore[arg-type]
     run = run_self_training(recipe, folder / labels, callbacks=[curve])
-    for p in points:
-        row = {"step": p.step, "truth": p.truth.model_dump(), "belief": p.belief.model_dump(), "words": p.words}
-        run.append("curve.jsonl", row)
+    for point in points:
+        run.append("curve.jsonl", point.row())
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,7 +17,6 @@ from selfjudge.engines.hf import TransformersEngine
 from selfjudge.evaluation.judging import JudgeSummary, summarise
 from selfjudge.judge import Judge, as_messages
 from selfjudge.records import Comparison, Preferred, Verdict
-from selfjudge.templates.chat import ChatEncoder
 from selfjudge.world.truth import clearly_different, utility
 
 
@@ -70,12 +70,17 @@ def audit_judge(judge: Judge, pairs: list[Comparison]) -> JudgeAudit:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One measurement along self-training: win rates against the start by the truth and by the frozen judge."""
+    """One measurement along a training: win rates against the start by the truth and by the frozen judge, if any."""
 
     step: int
     truth: Rate
-    belief: Rate
+    belief: Rate | None
     words: float
+
+    def row(self) -> dict[str, Any]:
+        """Returns a row of curve.jsonl."""
+        belief = self.belief.model_dump() if self.belief else None
+        return {"step": self.step, "truth": self.truth.model_dump(), "belief": belief, "words": self.words}
 
 
 class TruthCurve(TrainerCallback):
@@ -83,23 +88,26 @@ class TruthCurve(TrainerCallback):
 
     def __init__(
         self,
-        judge: Judge,
+        start: TransformersEngine,
+        judge: Judge | None,
         prompts: Sequence[str],
-        start: Sequence[str],
         params: SamplingParams,
         every: int,
         on_point: Callable[[CurvePoint], None],
     ) -> None:
-        """Takes the prompts and the start policy's responses to compare with; ``on_point`` gets each measurement."""
-        self._judge = judge
-        self._prompts, self._start = prompts, start
+        """Takes the policy that training starts from, to compare with; ``on_point`` gets each measurement."""
+        self.seconds = 0.0
+        """What the measuring took so far."""
+        self._chat, self._judge = start.chat, judge
+        self._prompts = prompts
+        self._start = [texts[0] for texts in sample_texts(start, prompts, params)]
         self._params = params
         self._every = every
         self._on_point = on_point
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Measures step 0, where both policies are the same."""
-        self._measure(0, model)
+        """Measures step 0, where both policies are the same, or the step that training goes on from."""
+        self._measure(state.global_step, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Measures every few steps and after the last."""
@@ -107,12 +115,17 @@ class TruthCurve(TrainerCallback):
             self._measure(state.global_step, model)
 
     def _measure(self, step: int, model: Any) -> None:
-        chat: ChatEncoder = self._judge.engine.chat  # type: ignore[attr-defined]
-        texts = [s[0] for s in sample_texts(TransformersEngine(model, chat), self._prompts, self._params)]
+        begin = time.perf_counter()
+        texts = [s[0] for s in sample_texts(TransformersEngine(model, self._chat), self._prompts, self._params)]
         truth = true_win_rate(self._prompts, texts, self._start)
+        self._on_point(CurvePoint(step, truth, self._belief(texts), fmean(len(text.split()) for text in texts)))
+        self.seconds += time.perf_counter() - begin
+
+    def _belief(self, texts: Sequence[str]) -> Rate | None:
+        if self._judge is None:
+            return None
         pairs = [
             Comparison(id=str(i), prompt=as_messages(p), response_a=a, response_b=b)
             for i, (p, a, b) in enumerate(zip(self._prompts, texts, self._start, strict=True))
         ]
-        belief = mean_rate([agreement_score(v.preferred, "A") for v in self._judge.judge(pairs)])
-        self._on_point(CurvePoint(step, truth, belief, fmean(len(text.split()) for text in texts)))
+        return mean_rate([agreement_score(v.preferred, "A") for v in self._judge.judge(pairs)])

@@ -59,12 +59,25 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} holds no sections: a recipe is a YAML mapping with model, data and so on.")
     raw.setdefault("name", path.stem)
+    return _validated(raw, overrides, str(path))
+
+
+def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Returns the recipe with ``section.key=value`` overrides applied in order.
+
+    Raises:
+        RecipeError: if one is malformed, or the outcome does not validate.
+    """
+    return _validated(recipe.model_dump(mode="json"), overrides, recipe.name)
+
+
+def _validated(raw: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
     for override in overrides:
         _apply(raw, override)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as e:
-        raise RecipeError(f"{path}: {_explain(e.errors()[0])}") from e
+        raise RecipeError(f"{name}: {_explain(e.errors()[0])}") from e
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -121,14 +134,14 @@ def _explain(error: ErrorDetails) -> str:
 
 def _known_keys(location: Sequence[str | int]) -> list[str]:
     model: type[BaseModel] = Recipe
-    for part in location:
-        if isinstance(part, str):
+    for part in map(str, location):
+        if part in model.model_fields:  # not an index, nor a user's own name
             model = _model_of(model.model_fields[part].annotation) or model
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """Returns the section behind ``X``, ``X | None`` or ``list[X]``."""
-    if get_origin(annotation) in (Union, UnionType, list):
+    """Returns the section behind ``X``, ``X | None``, ``list[X]`` or ``dict[str, X]``."""
+    if get_origin(annotation) in (Union, UnionType, list, dict):
         return next(filter(None, map(_model_of, get_args(annotation))), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -17,6 +17,7 @@ BUILTIN_WORLD = "builtin:world"
 
 
 Use = Literal["policy", "judgment", "prompts"]
+Baseline = Literal["sft", "dpo", "reward-model", "rlhf", "rso", "raft", "rest", "offline", "off-policy"]
 
 
 class Section(BaseModel):
@@ -305,6 +306,58 @@ class BaselinesSection(Section):
     rest: RestSection = RestSection()
 
 
+class CellSection(Section):
+    """One cell of a study: a method, and what it does otherwise than the recipe says."""
+
+    method: Literal["jsft", "train", "best-of-n"] | Baseline
+    start: str | None = Field(
+        None, description="cell whose model it starts from; by default jsft for train, offline and off-policy, else sft"
+    )
+    set: list[str] = Field(default=[], description="changes of the recipe, each as section.key=value")
+
+    def needs(self) -> list[str]:
+        """Returns the cells that must be finished before, the one it starts from first."""
+        if self.method in ("jsft", "sft", "reward-model"):
+            return [self.start] if self.start else []
+        start = self.start or ("jsft" if self.method in ("train", "offline", "off-policy", "best-of-n") else "sft")
+        return [start, "reward-model"] if self.method in ("rlhf", "rso", "raft", "rest", "best-of-n") else [start]
+
+
+class ClaimSection(Section):
+    """That one cell is better than another, written before the study is run."""
+
+    better: str = Field(description="cell, or what chooses: 'tournament of N', 'best by reward of N'")
+    worse: str
+    of: Literal["answers", "judge"] = "answers"
+
+
+class StudySection(Section):
+    """What `selfjudge compare` runs for each seed, in this order, and how it is measured."""
+
+    prompts: str = Field(BUILTIN_WORLD, description="file of prompts to compare on, or builtin:world for fresh ones")
+    limit: int = Field(400, ge=2, description="how many of them")
+    evaluator: str = Field("world", description="world (its true utility), reward:MODEL or judge:MODEL")
+    reference: str = Field("sft", description="cell whose answers all others are compared with")
+    curve_every: int = Field(0, ge=0, description="of builtin:world: steps between two measurements; 0 measures none")
+    candidates: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[1, 2, 4, 8, 16], min_length=1, description="of best-of-n: candidates of a tournament"
+    )
+    cells: dict[str, CellSection] = Field(min_length=1)
+    claims: list[ClaimSection] = []
+
+    @model_validator(mode="after")
+    def _cells_are_known(self) -> Self:
+        before: set[str] = set()
+        for name, cell in self.cells.items():
+            missing = [need for need in cell.needs() if need not in before]
+            if missing:
+                raise ValueError(f"study.cells.{name} needs the cell {missing[0]}: put one of that name before it.")
+            before.add(name)
+        if self.reference not in before or self.cells[self.reference].needs():
+            raise ValueError(f"study.reference={self.reference} must be a cell that needs no other.")
+        return self
+
+
 class Recipe(Section):
     """The whole road."""
 
@@ -317,6 +370,7 @@ class Recipe(Section):
     jsft: JsftSection = JsftSection()
     self_training: SelfTrainingSection = SelfTrainingSection()
     baselines: BaselinesSection = BaselinesSection()
+    study: StudySection | None = None
 
     @model_validator(mode="after")
     def _held_out_for_rounds(self) -> Self:

@@ -5,6 +5,7 @@ run.json           stage, status, package versions, seeds, data fingerprints, ou
 metrics.jsonl      one line per logging step
 dropped.jsonl      every row that was left out, and why
 rollouts.jsonl     a few judged pairs as text (self-training, offline, off-policy)
+curve.jsonl        measurements along the way (demo, compare)
 checkpoints/       the Trainer's checkpoints
 model/, adapter/   the result
 round-1/ ...       run folders of their own, where self-training has several rounds
@@ -23,9 +24,8 @@ import yaml
 from selfjudge.data.io import atomic_writer
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
-from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.schema import Baseline, Recipe
 
-Baseline = Literal["sft", "dpo", "reward-model", "rlhf", "rso", "raft", "rest", "offline", "off-policy"]
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
 
@@ -112,7 +112,7 @@ class RunFolder:
         last = max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
         step = int(last.name.rpartition("-")[2]) if last else 0
         # A rollout is written before the step it is for, so that of the checkpoint's own step will be made again.
-        for name, last_step in (("metrics.jsonl", step), ("rollouts.jsonl", step - 1)):
+        for name, last_step in (("metrics.jsonl", step), ("curve.jsonl", step), ("rollouts.jsonl", step - 1)):
             self._cut_after(self.path / name, last_step)
         return last
 

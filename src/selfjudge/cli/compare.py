@@ -1,0 +1,53 @@
+"""`selfjudge compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfjudge.cli.common import quiet
+from selfjudge.cli.train import RecipeOption, SetOption
+
+if TYPE_CHECKING:
+    from selfjudge.study.cells import Cell
+
+
+def compare(
+    recipe: RecipeOption = "world-study",
+    set_: SetOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: the recipe's own and those after it.")] = 3,
+    cells: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="These cells alone, with those that they need.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells side by side. Default: one on a GPU, else one a core.")
+    ] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Folder of the study. Default: runs/NAME.")] = None,
+) -> None:
+    """Run all methods of a recipe over several seeds, measure them alike, and report (extra baselines).
+
+    What is finished stays: run the command again to go on after an interruption, with more seeds or other cells. The
+    result is OUTPUT_DIR/report.html and OUTPUT_DIR/summary.json.
+    """
+    from rich.console import Console
+
+    from selfjudge.errors import RunError
+    from selfjudge.recipes.load import load_recipe
+    from selfjudge.study.compare import default_jobs, run_study
+
+    quiet()
+    console = Console()
+    loaded = load_recipe(recipe, set_ or ())
+    folder = output_dir or Path("runs") / loaded.name
+    names = [name.strip() for name in cells.split(",")] if cells else []
+
+    def said(cell: Cell, state: str) -> None:
+        console.print(f"seed {cell.seed}, {cell.name}: {state}", highlight=False)
+
+    numbers = range(loaded.seed, loaded.seed + seeds)
+    outcome = run_study(loaded, numbers, folder, jobs=jobs or default_jobs(), only=names, on_cell=said)
+    if outcome.failed:
+        (cell, why), *_ = outcome.failed.items()
+        raise RunError(f"seed {cell.seed}, {cell.name} failed: {why} (all of it in {cell.folder / 'log.txt'})")

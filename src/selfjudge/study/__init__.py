@@ -1,0 +1,1 @@
+"""Studies: all methods of a recipe over several seeds, measured alike."""

@@ -1,0 +1,125 @@
+"""One cell, in a process of its own: train, then measure. Its output goes to the cell's log."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from selfjudge.baselines.run import WATCHED, run_baseline
+from selfjudge.evaluation.world import TruthCurve
+from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe
+from selfjudge.study.cells import Cell, cell_recipe, study_of
+from selfjudge.study.costs import costs
+from selfjudge.study.measure import answer_prompts, choose_among, engine_of, judge_of, judge_pairs, sampling, write_json
+from selfjudge.templates.template import load_templates
+from selfjudge.training.jsft import run_jsft
+from selfjudge.training.run_folder import RunFolder
+from selfjudge.training.self_training import run_self_training
+from selfjudge.world.people import prompts as world_prompts
+
+CURVE_PROMPTS = 200
+_CURVE = 1
+"""Added to a seed for the prompts of its curves."""
+
+
+def run_cell(cell: Cell, recipe: Recipe, threads: int) -> None:
+    """Runs a cell, or goes on with it, and writes ``cell.json`` when it is finished.
+
+    Args:
+        cell: the cell; those that it needs are finished.
+        recipe: the study's recipe.
+        threads: of torch, so that cells side by side do not fight over cores.
+    """
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    log_to(cell.folder / "log.txt")
+    torch.set_num_threads(threads)
+    own = cell_recipe(recipe, cell)
+    begin = time.perf_counter()
+    if cell.section.method == "best-of-n":
+        choose_among(cell, own)
+        _finish(cell, seconds=round(time.perf_counter() - begin, 1))
+        return
+    curve = _curve(cell, own)
+    run = RunFolder.finished(cell.folder / "run") or _train(cell, own, [curve] if curve else [])
+    seconds = time.perf_counter() - begin - (curve.seconds if curve else 0)
+    if "seconds" not in run.info:  # not of a run that was finished before
+        run.update(seconds=round(seconds, 1))
+    principles = len(load_templates(own.templates.set))
+    _finish(
+        cell,
+        seconds=run.info["seconds"],
+        steps=run.info["steps"],
+        stopped=run.info.get("stopped"),
+        costs=costs(cell.section, own, run.info, principles).model_dump(),
+        **_measured(cell, own),
+    )
+
+
+def log_to(file: Path) -> None:
+    """Sends all output of this process to the end of a file."""
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+
+
+def _train(cell: Cell, recipe: Recipe, callbacks: Sequence[TrainerCallback]) -> RunFolder:
+    folder = cell.folder / "run"
+    resume = folder.exists()
+    method = cell.section.method
+    if method == "jsft":
+        return run_jsft(recipe, folder, resume=resume)
+    if method == "train":
+        return run_self_training(recipe, folder, resume=resume, callbacks=callbacks)
+    assert method != "best-of-n"
+    return run_baseline(method, recipe, folder, resume=resume, callbacks=callbacks)
+
+
+def _curve(cell: Cell, recipe: Recipe) -> TruthCurve | None:
+    """Returns what measures along the training of one policy, by the truth and by the judge that trains it."""
+    study, method = study_of(recipe), cell.section.method
+    watched = method in WATCHED or (method == "train" and recipe.self_training.rounds == 1)
+    if not study.curve_every or study.prompts != BUILTIN_WORLD or not watched:
+        return None
+    engine = engine_of(cell.other(cell.section.needs()[0]) / "run", recipe)
+    judge = None if method in ("dpo", "rlhf") else judge_of(engine, recipe)
+    prompts = world_prompts(CURVE_PROMPTS, cell.seed + _CURVE, "fresh")
+    folder = RunFolder(cell.folder / "run", "train", {})
+    return TruthCurve(
+        engine,
+        judge,
+        prompts,
+        sampling(recipe, cell.seed),
+        study.curve_every,
+        lambda point: folder.append("curve.jsonl", point.row()),
+    )
+
+
+def _measured(cell: Cell, recipe: Recipe) -> dict[str, object]:
+    """Measures what the method makes: a policy, a judge, or both."""
+    method = cell.section.method
+    found: dict[str, object] = {}
+    is_policy = method != "reward-model" and not (method == "jsft" and recipe.jsft.rows == "judgment")
+    if is_policy:
+        answer_prompts(cell, recipe)
+    if method in ("jsft", "train", "offline", "off-policy", "reward-model") and recipe.jsft.rows != "policy":
+        judged = judge_pairs(cell, recipe)
+        found = {"judge": {"right": judged.right, "summary": judged.summary}}
+    return found
+
+
+def _finish(cell: Cell, **found: object) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    write_json(
+        cell.result,
+        {"cell": cell.name, "method": cell.section.method, "seed": cell.seed, "peak_bytes": int(peak), **found},
+    )
