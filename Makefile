@@ -4,12 +4,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 VLLM_BIN := .venv-vllm/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
+STUDY_DIR ?= runs/world-study
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-vllm quick docs clean
+.PHONY: demo study test test-vllm quick docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
+
+study: .venv/installed-test  ## docs/study.md again: every method in the small world, three seeds
+	$(BIN)/selfjudge compare --recipe world-study --seeds 3 --output-dir $(STUDY_DIR)
 
 test: .venv/installed-test  ## everything that must hold: style, types, tests, docs
 	$(BIN)/ruff check .

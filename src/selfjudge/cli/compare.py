@@ -11,7 +11,9 @@ from selfjudge.cli.common import quiet
 from selfjudge.cli.train import RecipeOption, SetOption
 
 if TYPE_CHECKING:
+    from selfjudge.recipes.schema import Recipe
     from selfjudge.study.cells import Cell
+    from selfjudge.study.compare import Outcome
 
 
 def compare(
@@ -48,6 +50,31 @@ def compare(
 
     numbers = range(loaded.seed, loaded.seed + seeds)
     outcome = run_study(loaded, numbers, folder, jobs=jobs or default_jobs(), only=names, on_cell=said)
+    _report(outcome, loaded, folder)
     if outcome.failed:
         (cell, why), *_ = outcome.failed.items()
         raise RunError(f"seed {cell.seed}, {cell.name} failed: {why} (all of it in {cell.folder / 'log.txt'})")
+
+
+def _report(outcome: Outcome, recipe: Recipe, folder: Path) -> None:
+    """Writes summary.json and report.html, and prints the figures."""
+    from selfjudge.cli.common import print_table
+    from selfjudge.evaluation.page import write_page
+    from selfjudge.study.cells import study_of
+    from selfjudge.study.measure import write_json
+    from selfjudge.study.page import sections
+    from selfjudge.study.summary import summarise_study
+
+    found = summarise_study(study_of(recipe), outcome.cells)
+    write_json(folder / "summary.json", found.model_dump(mode="json"))
+    facts = [("recipe", recipe.name), ("seeds", ", ".join(map(str, found.seeds)))]
+    write_page(folder / "report.html", f"Study {recipe.name}", facts, sections(found, outcome.cells), overwrite=True)
+    print_table([(f.name, f.rate) for f in found.policies], title=f"Win rate against {found.reference}")
+    if found.judges:
+        print_table([(f.name, f.rate) for f in found.judges], title="Judges are right on")
+    if found.claims:
+        print_table([(c.claim, f"{c.decision}, {c.difference or ''}") for c in found.claims], title="Claims")
+    rows: list[tuple[str, object]] = [("Report", folder / "report.html")]
+    if found.missing:
+        rows.insert(0, ("Missing cells", len(found.missing)))
+    print_table(rows)

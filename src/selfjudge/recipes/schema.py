@@ -317,7 +317,7 @@ class CellSection(Section):
 
     def needs(self) -> list[str]:
         """Returns the cells that must be finished before, the one it starts from first."""
-        if self.method in ("jsft", "sft", "reward-model"):
+        if self.method in ("jsft", "sft"):
             return [self.start] if self.start else []
         start = self.start or ("jsft" if self.method in ("train", "offline", "off-policy", "best-of-n") else "sft")
         return [start, "reward-model"] if self.method in ("rlhf", "rso", "raft", "rest", "best-of-n") else [start]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfjudge.errors import RunError
@@ -17,9 +17,9 @@ class Cell:
 
     name: str
     seed: int
-    section: CellSection
     needs: tuple[str, ...]
     study_folder: Path
+    section: CellSection = field(hash=False)
 
     @property
     def folder(self) -> Path:
@@ -69,7 +69,7 @@ def plan_cells(recipe: Recipe, seeds: Sequence[int], folder: Path, only: Sequenc
         if name in wanted:
             wanted.update(needs[name])
     return [
-        Cell(name, seed, study.cells[name], needs[name], folder)
+        Cell(name, seed, needs[name], folder, study.cells[name])
         for seed in seeds
         for name in study.cells
         if name in wanted
@@ -88,7 +88,7 @@ def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
     if recipe.model.path == BUILTIN_WORLD:
         recipe.model.path = str(world_base(cell.study_folder))
     starts = [str(cell.other(name) / "run") for name in cell.section.needs()]
-    if cell.section.method in ("jsft", "sft", "reward-model"):
+    if cell.section.method in ("jsft", "sft"):
         recipe.model.path = starts[0] if starts else recipe.model.path
     elif cell.section.method in ("train", "offline", "off-policy"):
         recipe.self_training.start = starts[0]

@@ -40,8 +40,8 @@ def costs(section: CellSection, recipe: Recipe, info: dict[str, Any], principles
         seen = -(-steps // rollout.steps) * rollout.steps * prompts_a_step
         n = 2 if method == "offline" else rollout.samples
         judgments = seen * n * (n - 1) // 2 * 2 * principles
-        samples = {"train": seen * n, "offline": 0, "off-policy": int(info["prompts"]) * n}[method]
-        return Costs(models=1 + frozen, samples=samples, judgments=judgments)
+        asked = {"train": seen, "offline": 0, "off-policy": int(info.get("prompts", 0))}[method]
+        return Costs(models=1 + frozen, samples=asked * n, judgments=judgments)
     if method == "rlhf":
         return Costs(models=2 + frozen, samples=2 * steps * prompts_a_step, judgments=2 * steps * prompts_a_step)
     if method == "rso":

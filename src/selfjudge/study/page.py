@@ -34,12 +34,12 @@ def sections(found: Summary, cells: Sequence[Cell]) -> list[Section]:
 
 
 _AGAINST = (
-    "How often an answer beats that of {} to the same prompt; ties count one half. Intervals are 95 %, over the prompts "
-    "of all seeds; seeds vary more than that, so each is shown."
+    "How often an answer beats that of {} to the same prompt; ties count one half. Intervals are 95 %, over the "
+    "prompts of all seeds; seeds vary more than that, so each is shown."
 )
 _CLAIMS = (
-    "A claim holds if the difference is above zero on every seed and its interval, paired over the prompts of all seeds, "
-    "is too; it fails if the interval lies below zero."
+    "A claim holds if the difference is above zero on every seed and its interval, paired over the prompts of all "
+    "seeds, is too; it fails if the interval lies below zero."
 )
 _EACH = "How often the row beats the column, by the evaluator; rows in the order of their Bradley-Terry scores."
 _JUDGES = "How often the better one of two answers is preferred; the same pairs for all judges of a seed."
@@ -65,7 +65,11 @@ def _claims(found: Summary) -> list[tuple[object, ...]]:
 
 def _matrix(ranking: Ranking) -> list[tuple[object, ...]]:
     rows = [
-        (f"{s.rank}. {s.name}", f"{s.score:+.2f} [{s.low:+.2f}, {s.high:+.2f}]", *(f"{100 * r.rate:.0f}" if r else "" for r in row))
+        (
+            f"{s.rank}. {s.name}",
+            f"{s.score:+.2f} [{s.low:+.2f}, {s.high:+.2f}]",
+            *(f"{100 * r.rate:.0f}" if r else "" for r in row),
+        )
         for s, row in zip(ranking.systems, ranking.rates, strict=True)
     ]
     return [("", "score", *(str(s.rank) for s in ranking.systems)), *rows]
@@ -78,7 +82,10 @@ def _choosing(found: Summary) -> Section:
     ]
     chart = line_chart(series, x="candidates N", y=f"win rate against {found.reference}", level=0.5)
     ns = [*next(iter(found.choosing.values()))]
-    table = [("", *(f"N = {n}" for n in ns)), *((rule, *(f.rate for f in of.values())) for rule, of in found.choosing.items())]
+    table = [
+        ("", *(f"N = {n}" for n in ns)),
+        *((rule, *(f.rate for f in of.values())) for rule, of in found.choosing.items()),
+    ]
     return Section("Choosing among N", "", table, [("Win rate of the chosen answer", chart)])
 
 

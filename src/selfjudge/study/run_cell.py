@@ -51,7 +51,7 @@ def run_cell(cell: Cell, recipe: Recipe, threads: int) -> None:
     seconds = time.perf_counter() - begin - (curve.seconds if curve else 0)
     if "seconds" not in run.info:  # not of a run that was finished before
         run.update(seconds=round(seconds, 1))
-    principles = len(load_templates(own.templates.set))
+    principles = len(load_templates(own.templates.set).templates)
     _finish(
         cell,
         seconds=run.info["seconds"],

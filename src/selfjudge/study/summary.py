@@ -84,7 +84,9 @@ def summarise_study(study: StudySection, cells: Sequence[Cell]) -> Summary:
     judged = _by_name({cell: result["judge"]["right"] for cell, result in results.items() if "judge" in result})
     chosen = {name for name in answers if _rule_of(name)}
     largest = max(study.candidates)
-    compared = [n for n in answers if n not in chosen or n in (f"tournament of {largest}", f"best by reward of {largest}")]
+    compared = [
+        n for n in answers if n not in chosen or n in (f"tournament of {largest}", f"best by reward of {largest}")
+    ]
     scores = {name: {seed: [a.score for a in rows] for seed, rows in of.items()} for name, of in answers.items()}
     choosing: dict[str, dict[int, Figures]] = {}
     for name in sorted(chosen, key=lambda name: _rule_of(name)[1]):  # type: ignore[index]
@@ -125,9 +127,7 @@ def decide(claim: ClaimSection, scores: Mapping[str, Scores]) -> Decided:
     shared = sorted(better.keys() & worse.keys())
     if not shared:
         return Decided(claim=text, decision="not run")
-    differences = {
-        seed: [x - y for x, y in zip(better[seed], worse[seed], strict=True)] for seed in shared
-    }
+    differences = {seed: [x - y for x, y in zip(better[seed], worse[seed], strict=True)] for seed in shared}
     each = {seed: fmean(d) for seed, d in differences.items()}
     pooled = bootstrap_mean([x for d in differences.values() for x in d])
     decision: Decision = "not shown"
