@@ -13,7 +13,7 @@ from selfjudge.data.io import atomic_writer, read_jsonl
 from selfjudge.errors import RunError
 from selfjudge.evaluation.plots import Series, line_chart, reliability_chart
 
-_CURVES = (
+CURVES = (
     (("loss",), "loss"),
     (("replay/loss",), "loss on replayed JSFT rows"),
     (("rewards/margins",), "reward margin (β × log-ratio)"),
@@ -35,16 +35,15 @@ def write_report(run: str | Path, output: str | Path) -> Path:
         RunError: if the folder holds no run.
     """
     run = Path(run)
-    if not (run / "run.json").is_file():
-        raise RunError(f"{run} holds no run (no run.json): name a run folder of jsft, train, baseline or demo.")
+    info = run_info(run)
     environment = Environment(
         loader=PackageLoader("selfjudge.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("report.html").render(
-        run=_json(run / "run.json"),
+        run=info,
         recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
-        curves=training_curves(_rows(run / "metrics.jsonl")),
-        pairs=_rows(run / "rollouts.jsonl")[-6:],
+        curves=training_curves(rows_of(run / "metrics.jsonl")),
+        pairs=rows_of(run / "rollouts.jsonl")[-6:],
         demo=_demo(run) if (run / "results.json").is_file() else None,
     )
     with atomic_writer(output, overwrite=True) as handle:
@@ -52,10 +51,21 @@ def write_report(run: str | Path, output: str | Path) -> Path:
     return Path(output)
 
 
+def run_info(run: Path) -> dict[str, Any]:
+    """Returns a run folder's run.json.
+
+    Raises:
+        RunError: if the folder holds no run.
+    """
+    if not (run / "run.json").is_file():
+        raise RunError(f"{run} holds no run (no run.json): name a run folder of jsft, train, baseline or demo.")
+    return _json(run / "run.json")
+
+
 def training_curves(metrics: list[dict[str, Any]]) -> list[str]:
     """Returns a chart for each group of metrics that was logged."""
     charts = []
-    for names, label in _CURVES:
+    for names, label in CURVES:
         series = [
             Series(name, [row["step"] for row in metrics if name in row], [row[name] for row in metrics if name in row])
             for name in names
@@ -69,7 +79,7 @@ def _demo(run: Path) -> dict[str, Any]:
     details = _json(run / "details.json")
     charts = {}
     for labels in ("soft", "hard"):
-        points = _rows(run / labels / "curve.jsonl")
+        points = rows_of(run / labels / "curve.jsonl")
         stop = details["stops"][labels]
         charts[labels] = line_chart(
             [_curve(points, "truth", "by the truth"), _curve(points, "belief", "in the judge's belief")],
@@ -88,7 +98,7 @@ def _demo(run: Path) -> dict[str, Any]:
             [
                 Series(f"{labels} labels", [p["step"] for p in points], [p["words"] for p in points])
                 for labels in ("soft", "hard")
-                if (points := _rows(run / labels / "curve.jsonl"))
+                if (points := rows_of(run / labels / "curve.jsonl"))
             ],
             x="step",
             y="words of an answer",
@@ -108,5 +118,6 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a JSONL file; none of one that is not there."""
     return [row for _, row in read_jsonl(path)] if path.is_file() else []
