@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from selfjudge.records import Message as Message
     from selfjudge.records import PreferenceRecord as PreferenceRecord
     from selfjudge.records import Verdict as Verdict
+    from selfjudge.sampler import TournamentSampler as TournamentSampler
     from selfjudge.templates.chat import ChatEncoder as ChatEncoder
     from selfjudge.templates.encode import JudgmentEncoder as JudgmentEncoder
     from selfjudge.templates.template import load_templates as load_templates
@@ -60,6 +61,7 @@ _HOME = {
     "judge": ("Judge",),
     "recipes.load": ("load_recipe",),
     "records": ("Bracket", "Comparison", "Completion", "Match", "Message", "PreferenceRecord", "Verdict"),
+    "sampler": ("TournamentSampler",),
     "templates.chat": ("ChatEncoder",),
     "templates.encode": ("JudgmentEncoder",),
     "templates.template": ("load_templates",),
