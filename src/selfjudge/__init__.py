@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from selfjudge.baselines.scorer import RewardScorer as RewardScorer
     from selfjudge.baselines.scorer import best_of as best_of
     from selfjudge.baselines.scorer import load_scorer as load_scorer
+    from selfjudge.client import AsyncClient as AsyncClient
     from selfjudge.core.losses import preference_loss as preference_loss
     from selfjudge.data.sources import load_preferences as load_preferences
     from selfjudge.engines.base import Engine as Engine
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _HOME = {
     "baselines.run": ("run_baseline",),
     "baselines.scorer": ("RewardScorer", "best_of", "load_scorer"),
+    "client": ("AsyncClient",),
     "core.losses": ("preference_loss",),
     "data.sources": ("load_preferences",),
     "engines.base": ("Engine", "SamplingParams"),

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, TextGenerationPipeline, pipeline
 
 from selfjudge.core.bracket import placing
+from selfjudge.engines.base import SamplingParams
 from selfjudge.errors import DataError
 from selfjudge.judge import Judge, as_messages
 from selfjudge.sampler import TournamentSampler
@@ -126,9 +127,13 @@ def test_what_is_no_prompt_is_refused_in_a_sentence(sampler: TournamentSampler, 
         sampler(inputs)
 
 
-def test_candidates_that_just_fit_the_judge_are_drawn_and_one_token_more_is_not(sampler: TournamentSampler) -> None:
-    room = sampler._judge.room(as_messages(TEXT))
-    assert len(sampler(TEXT, max_new_tokens=room)) == 1
+def test_room_for_two_candidates_is_asked_for_only_where_two_are_judged(sampler: TournamentSampler) -> None:
+    prompt = as_messages(TEXT)
+    room = sampler._judge.room(prompt)
+    sampler._check_room(0, prompt, SamplingParams(n=2, max_new_tokens=room))
     with pytest.raises(DataError, match=f"room for {room} tokens"):
-        sampler(TEXT, max_new_tokens=room + 1)
-    sampler(TEXT, max_new_tokens=room + 1, n=1)  # nobody judges
+        sampler._check_room(0, prompt, SamplingParams(n=2, max_new_tokens=room + 1))
+    alone = 256 - len(sampler._chat.prompt_ids(prompt))
+    sampler._check_room(0, prompt, SamplingParams(n=1, max_new_tokens=alone))
+    with pytest.raises(DataError, match=f"room for {alone} tokens"):
+        sampler._check_room(0, prompt, SamplingParams(n=1, max_new_tokens=alone + 1))

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from selfjudge.records import Comparison, Completion
-from selfjudge.serving.backend import Judged
-from selfjudge.serving.contest import Outcome, Task
-from selfjudge.serving.metrics import TOKENS
-from selfjudge.serving.replies import (
+from selfjudge.replies import (
     AssistantMessage,
     ChatChoice,
     ChatReply,
@@ -24,6 +21,9 @@ from selfjudge.serving.replies import (
     Tournament,
     Usage,
 )
+from selfjudge.serving.backend import Judged
+from selfjudge.serving.contest import Outcome, Task
+from selfjudge.serving.metrics import TOKENS
 from selfjudge.serving.requests import ChatRequest, CompletionRequest
 
 

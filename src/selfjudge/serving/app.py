@@ -13,13 +13,13 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from selfjudge import __version__
+from selfjudge.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.answers import Served, chat_reply, text_reply, verdicts_reply
 from selfjudge.serving.backend import Backend
 from selfjudge.serving.contest import Outcome, Task, hold
 from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
 from selfjudge.serving.gate import Gate, log_text
-from selfjudge.serving.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.requests import ChatRequest, CompletionFields, CompletionRequest, JudgeRequest
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.streaming import Progress, chat_chunks, stream, text_chunks
