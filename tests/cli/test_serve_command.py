@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
@@ -18,6 +20,13 @@ import openai
 import pytest
 from served_model import ServedModel
 
+from selfjudge.client import AsyncClient
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.load import load_model
+from selfjudge.judge import Judge, as_messages
+from selfjudge.records import Comparison
+from selfjudge.templates.encode import JudgmentEncoder
+from selfjudge.templates.template import load_templates
 from selfjudge.world.model import build_model
 
 SERVE = ("serve", "--port", "0", "--n", "3", "--max-new-tokens", "6")
@@ -27,6 +36,8 @@ SERVE = ("serve", "--port", "0", "--n", "3", "--max-new-tokens", "6")
 def serving(*options: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Runs the command until it listens; gives the URL of its API and the process."""
     command = [sys.executable, "-m", "selfjudge.cli.main", *map(str, (*SERVE, *options))]
+    # Few open files, as many systems allow at first.
+    command = ["sh", "-c", 'ulimit -S -n 512 && exec "$@"', "sh", *command]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         assert process.stdout
@@ -68,6 +79,48 @@ def test_a_server_in_front_of_servers(world_chat, tmp_path):
                 answer = httpx.post(f"{url}/chat/completions", json=body, headers={"Authorization": "Bearer foo"})
                 assert answer.status_code == 200, answer.text
     assert one.requests or other.requests
+
+
+def test_our_client_against_a_model_in_process(runs):
+    pairs = [
+        Comparison(id=str(i), prompt=as_messages("Name a fox."), response_a=a, response_b=b)
+        for i, (a, b) in enumerate([("fox", "owl"), ("owl oak", "fox"), ("fox", "fox")])
+    ]
+
+    async def ask(url):
+        async with AsyncClient(url) as client:
+            return await client.complete("Name a fox.", seed=5), await client.judge(pairs)
+
+    with serving("--model", runs / "jsft") as (url, _):
+        reply, verdicts = asyncio.run(ask(url))
+    loaded = load_model(runs / "jsft", device="cpu")
+    encoder = JudgmentEncoder(load_templates(loaded.templates), loaded.chat)
+    expected = Judge(TransformersEngine(loaded.model, loaded.chat), encoder).judge(pairs)
+    assert [v.strength for v in verdicts] == pytest.approx([v.strength for v in expected], abs=1e-5)
+    assert [v.id for v in verdicts] == ["0", "1", "2"]
+    found = reply.selfjudge
+    assert (len(found.candidates), len(found.matches), found.complete) == (3, 2, True)
+    assert reply.choices[0].message.content == found.candidates[found.placing[0]]
+
+
+def test_ten_thousand_open_connections_and_others_are_served():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = min(10_000, hard - 200)  # as many are open in the server; it has other files too
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with serving("--model", "builtin:world") as (url, process), ExitStack() as stack:
+            address = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+            idle = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(connections)]
+            body = {"model": "builtin:world", "messages": [{"role": "user", "content": "Name a fox."}], "n": 2}
+            answer = httpx.post(f"{url}/chat/completions", json=body, timeout=60)
+            assert answer.status_code == 200, answer.text
+            assert len(os.listdir(f"/proc/{process.pid}/fd")) > connections
+            for connection in idle[-1000::100]:  # those that were idle are served as well
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                with connection.makefile("rb") as reader:
+                    assert reader.readline().split()[1] == b"200"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_bad_options_end_in_a_sentence(run, tmp_path):

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +15,7 @@ import pytest
 import torch
 from peft import PeftModel
 from small_model import add_adapter, assert_same_greedy, distance, logprobs, own_logprobs
+from vllm_server import free_port, running
 
 if not (importlib.util.find_spec("vllm") and importlib.util.find_spec("openai")):
     pytest.skip("vLLM or openai is not installed: `make test-vllm` does and runs these", allow_module_level=True)
@@ -38,7 +32,6 @@ from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
 
 pytestmark = pytest.mark.timeout(600)
-START_SECONDS = 240
 # What a server takes for its defaults; the engine has to switch all of it off.
 WARPERS = {"do_sample": True, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "repetition_penalty": 1.8}
 
@@ -51,49 +44,18 @@ class Served:
     adapted: PeftModel
 
 
-@contextmanager
-def running(command: list[str], port: int, log: Path) -> Iterator[str]:
-    """Runs a vLLM server until the end of the block and gives its URL; ends it with all its children."""
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ}
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}/health", log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):  # the group is gone
-                os.killpg(server.pid, kind)
-            with suppress(subprocess.TimeoutExpired):
-                server.wait(20)
-
-
-def wait_for(server: subprocess.Popen[bytes], health: str, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and server.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(health, timeout=5):
-            return
-        time.sleep(0.5)
-    what = f"ended with {server.returncode}" if server.poll() is not None else f"is not up after {START_SECONDS} s"
-    pytest.fail(f"The vLLM server {what}. The end of its log:\n{log.read_text()[-5000:]}")
-
-
 @pytest.fixture(scope="module")
 def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     work = tmp_path_factory.mktemp("served")
     shutil.copytree(folder, work / "model")
     (work / "model" / "generation_config.json").write_text(json.dumps(WARPERS))
     adapted = add_adapter(load_model(folder, dtype="float32", device="cpu").model, 1, work / "adapter")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(work / "model"), "--served-model-name", "base", "--dtype", "float32", "--enforce-eager"]
     command += ["--gpu-memory-utilization", "0.1"]
     command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"policy={work / 'adapter'}"]
-    with running(command, port, work / "log") as url:
+    with running(command, port, work / "log") as (url, _):
         yield Served(url, adapted)
 
 

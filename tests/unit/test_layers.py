@@ -15,20 +15,9 @@ import selfjudge
 PACKAGE = Path(selfjudge.__file__).parent
 # Imports point from left to right only.
 LAYERS = (
-    *(
-        "cli",
-        "serving",
-        "study",
-        "evaluation",
-        "benchmarks",
-        "baselines",
-        "training",
-        "tournament",
-        "judge",
-        "engines",
-        "data",
-    ),
-    *("world", "templates", "recipes", "core", "records", "errors"),
+    *("cli", "serving", "client", "study", "evaluation", "benchmarks", "baselines", "training", "sampler", "tournament"),
+    *("judge", "engines", "data"),
+    *("world", "templates", "recipes", "core", "replies", "records", "errors"),
 )
 # Functions that are longer than 50 lines, as module.function, each with a reason to be.
 LONG_FUNCTIONS = {

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fastapi.testclient import TestClient
 from score_server import ScoreEngine, app_on, chat_body, listening
 
 from selfjudge.errors import DataError
+from selfjudge.serving import listen
 from selfjudge.serving.gate import read_key_hashes
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.templates.chat import ChatEncoder
@@ -136,6 +138,60 @@ def test_a_slow_client_holds_nobody_up_and_is_sent_away(engine: ScoreEngine) -> 
         assert b" 408 " in slow.recv(4096)
 
 
+def test_heads_that_come_in_drops_are_cut_off_and_others_are_served(
+    engine: ScoreEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "HEAD_SECONDS", 0.5)
+    with listening(app_on(engine)) as (url, _), ExitStack() as stack:
+        # The first head, one after an answer on the same connection, and the empty lines that may come before a head.
+        slow = [stack.enter_context(connected(url)) for _ in range(5)]
+        slow[1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: slow[1].recv(4096).endswith(b"ok"))
+        for connection in slow[:2]:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        started = time.monotonic()
+        left = dict(zip(slow, (b"x", b"x", b"\r\n", b"\r\n", b""), strict=True))
+        while left:
+            for connection, drop in list(left.items()):
+                if is_closed(connection, drop):
+                    del left[connection]
+            assert httpx.post(url + CHAT, json=chat_body()).status_code == 200
+            assert time.monotonic() - started < 5
+            time.sleep(0.05)
+        assert time.monotonic() - started > 0.4
+
+
+def is_closed(connection: socket.socket, drop: bytes) -> bool:
+    """Sends a drop, and returns whether the server has closed."""
+    try:
+        connection.sendall(drop)
+        connection.setblocking(False)
+        return connection.recv(4096) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.setblocking(True)
+
+
+def test_a_request_that_takes_its_time_is_not_cut_off(engine: ScoreEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "HEAD_SECONDS", 0.2)
+    engine.seconds = 0.3
+    with listening(app_on(engine)) as (url, _), httpx.Client() as client:
+        for _ in range(2):  # the second on the connection of the first, after a while
+            assert client.post(url + CHAT, json=chat_body(), timeout=20).status_code == 200
+            time.sleep(0.4)
+
+
+def test_a_long_text_is_answered_as_a_short_one(engine: ScoreEngine) -> None:
+    with TestClient(app_on(engine)) as client:
+        padded = chat_body() | {"metadata": {"note": "x" * 20_000}}
+        first, second = (client.post(CHAT, json=body).json() for body in (chat_body(), padded))
+    assert first["choices"] == second["choices"]
+    assert first["usage"] == second["usage"]
+
+
 def test_keys(engine: ScoreEngine, tmp_path: Path) -> None:
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in ("first", "second")]
     file = tmp_path / "keys"
@@ -174,12 +230,3 @@ def test_the_log_has_text_only_if_asked(engine: ScoreEngine, caplog: pytest.LogC
     assert any(request_id in line and " 200 " in line for line in caplog.messages)
     assert ("a fox" in caplog.text) is asked
     assert ("score 13" in caplog.text) is asked
-
-
-def test_many_open_connections_leave_the_server_up(engine: ScoreEngine) -> None:
-    with listening(app_on(engine)) as (url, _):
-        idle = [connected(url) for _ in range(200)]
-        assert httpx.post(url + CHAT, json=chat_body()).status_code == 200
-        for connection in idle:
-            connection.close()
-        assert httpx.post(url + CHAT, json=chat_body()).status_code == 200

@@ -128,18 +128,15 @@ def _run(backend: Backend, name: str, settings: ServeSettings, host: str, port: 
     import logging
     import socket
 
-    import uvicorn
-
     from selfjudge.errors import RunError
     from selfjudge.serving.app import create_app
+    from selfjudge.serving.listen import allow_connections, server
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     for ours in ("selfjudge", "uvicorn"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    # Longer than load balancers keep connections (60 s), or they would send requests into closed ones.
-    config = uvicorn.Config(
-        create_app(backend, name, settings), access_log=False, log_config=None, timeout_keep_alive=75
-    )
+    allow_connections()
+    app = create_app(backend, name, settings)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named, asyncio sends at once what is written to its connections (TCP_NODELAY).
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -151,4 +148,4 @@ def _run(backend: Backend, name: str, settings: ServeSettings, host: str, port: 
             raise RunError(f"{host}:{port} cannot be listened on ({e.strerror}): choose another --port.") from e
         # Requests wait in the socket until the server accepts them.
         print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (API: /docs)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        server(app).run(sockets=[listener])

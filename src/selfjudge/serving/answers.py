@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from selfjudge.records import Comparison, Completion
-from selfjudge.serving.backend import Judged
-from selfjudge.serving.contest import Outcome, Task
-from selfjudge.serving.metrics import TOKENS
-from selfjudge.serving.replies import (
+from selfjudge.replies import (
     AssistantMessage,
     ChatChoice,
     ChatReply,
@@ -24,6 +20,10 @@ from selfjudge.serving.replies import (
     Tournament,
     Usage,
 )
+from selfjudge.serving.backend import Judged
+from selfjudge.serving.contest import Outcome, Task
+from selfjudge.serving.ids import new_id
+from selfjudge.serving.metrics import TOKENS
 from selfjudge.serving.requests import ChatRequest, CompletionRequest
 
 
@@ -49,7 +49,7 @@ def chat_reply(served: Served, body: ChatRequest, tasks: Sequence[Task], outcome
         for i, c in enumerate(_best(outcome, body.n))
     ]  # fmt: skip
     reply = ChatReply(
-        id=f"chatcmpl-{uuid.uuid4().hex}", object="chat.completion", created=int(time.time()), model=served.name,
+        id=new_id("chatcmpl"), object="chat.completion", created=int(time.time()), model=served.name,
         choices=choices, usage=_usage(outcomes),
     )  # fmt: skip
     if body.selfjudge or outcome.failure:
@@ -63,7 +63,7 @@ def text_reply(
     """Returns the reply to prompts: the best ``n`` candidates of each."""
     best = [c for outcome in outcomes for c in _best(outcome, body.n)]
     reply = TextReply(
-        id=f"cmpl-{uuid.uuid4().hex}", object="text_completion", created=int(time.time()), model=served.name,
+        id=new_id("cmpl"), object="text_completion", created=int(time.time()), model=served.name,
         choices=[TextChoice(index=i, text=c.text, finish_reason=c.finish_reason, logprobs=None)
                  for i, c in enumerate(best)],
         usage=_usage(outcomes),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import prometheus_client
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from selfjudge import __version__
+from selfjudge.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.answers import Served, chat_reply, text_reply, verdicts_reply
 from selfjudge.serving.backend import Backend
 from selfjudge.serving.contest import Outcome, Task, hold
 from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
 from selfjudge.serving.gate import Gate, log_text
-from selfjudge.serving.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.requests import ChatRequest, CompletionFields, CompletionRequest, JudgeRequest
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.streaming import Progress, chat_chunks, stream, text_chunks
@@ -27,6 +27,11 @@ from selfjudge.serving.tasks import TaskMaker, comparisons
 
 _CHECK = 5.0
 """Seconds that the backend may take to show that it is there."""
+_LONG = 8192
+"""Bytes of a body whose texts take longer to tokenise than a thread takes to begin."""
+
+B = TypeVar("B", bound=CompletionFields)
+T = TypeVar("T")
 
 
 def create_app(backend: Backend, model: str, settings: ServeSettings) -> FastAPI:
@@ -66,13 +71,13 @@ class _Api:
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Answer a dialogue with the best of several candidates, as OpenAI's chat completions."""
         self._check(body)
-        tasks = [await asyncio.to_thread(self._tasks.chat, body)]
+        tasks = [await _made(self._tasks.chat, body, request)]
         return await self._answer(tasks, body, request, chat_reply, chat_chunks)
 
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """Continue each prompt with the best of several candidates, as OpenAI's completions."""
         self._check(body)
-        tasks = await asyncio.to_thread(self._tasks.completions, body)
+        tasks = await _made(self._tasks.completions, body, request)
         return await self._answer(tasks, body, request, text_reply, text_chunks)
 
     async def judge(self, body: JudgeRequest, request: Request) -> Response:
@@ -138,6 +143,13 @@ class _Api:
                 for i, task in enumerate(tasks)
             ]
         return [task.result() for task in held]
+
+
+async def _made(make: Callable[[B], T], body: B, request: Request) -> T:
+    """Returns ``make(body)``: for a long text in a thread, as it takes a while; for a short one the thread would."""
+    if request.state.body_size > _LONG:
+        return await asyncio.to_thread(make, body)
+    return make(body)
 
 
 def _json(reply: BaseModel) -> Response:

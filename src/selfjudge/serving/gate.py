@@ -7,7 +7,6 @@ import hmac
 import json
 import logging
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from selfjudge.errors import DataError
 from selfjudge.serving.contest import Outcome, Task
 from selfjudge.serving.errors import ApiError, as_api_error
+from selfjudge.serving.ids import new_id
 from selfjudge.serving.metrics import REQUESTS, SECONDS
 from selfjudge.serving.settings import ServeSettings
 
@@ -40,7 +40,7 @@ class Gate:
             return
         started = time.monotonic()
         status = 499  # if nothing is answered
-        request_id = f"req-{uuid.uuid4().hex}"
+        request_id = new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def noted(message: Message) -> None:
@@ -116,6 +116,7 @@ class Gate:
                         raise too_large
         except TimeoutError as e:
             raise ApiError(408, "The body did not come in time.", "timeout") from e
+        scope["state"]["body_size"] = len(body)
         replay = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
 
         async def again() -> Message:

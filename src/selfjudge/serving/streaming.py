@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from selfjudge.replies import ChatReply, TextReply
 from selfjudge.serving.errors import as_api_error
 from selfjudge.serving.flights import cancel_when_gone
-from selfjudge.serving.replies import ChatReply, TextReply
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that nothing between client and server gives up."""

@@ -90,11 +90,7 @@ class TaskMaker:
     def _room(self, prompt: tuple[Message, ...], length: int, judged: bool) -> int:
         """Returns how many tokens a candidate may have: it must fit the policy, and two of them the judge."""
         room = self.backend.max_length - length
-        if judged:
-            judge = self.backend.judge
-            empty = judge.longest_prompt(Comparison(id="0", prompt=prompt, response_a="", response_b=""))
-            room = min(room, (judge.engine.max_length - 1 - empty) // 2)
-        return room
+        return min(room, self.backend.judge.room(prompt)) if judged else room
 
     def _tokens(self, wanted: int | None, room: int) -> int:
         if room < 1 or (wanted or 1) > room:

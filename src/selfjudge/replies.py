@@ -1,4 +1,4 @@
-"""The bodies that clients get."""
+"""What `selfjudge serve` answers with: for the server, and for clients."""
 
 from __future__ import annotations
 
