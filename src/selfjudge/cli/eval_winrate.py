@@ -24,7 +24,7 @@ from selfjudge.cli.common import (
     write_json,
 )
 from selfjudge.cli.engines import EngineOptions, OpenedEngine
-from selfjudge.cli.evaluators import check_evaluator, open_evaluator, uses_own_judge
+from selfjudge.cli.evaluators import KINDS, check_evaluator, open_evaluator, uses_own_judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def winrate(
     a: Annotated[str, typer.Option("--a", help="A model, or a file of its answers.")],
     b: Annotated[str, typer.Option("--b", help="What it is compared with: a model, or a file of answers.")],
     prompts: PromptsOption,
-    evaluator: Annotated[str, typer.Option(help="world, judge:MODEL, reward:MODEL or gsm8k.")],
+    evaluator: Annotated[str, typer.Option(help=f"{KINDS}.")],
     evaluator_server: Annotated[str | None, typer.Option(help="URL of the server that judge:MODEL is on.")] = None,
     limit: LimitOption = None,
     candidates: Annotated[int, typer.Option(min=1, help="Above 1: answer by a tournament among so many.")] = 1,
