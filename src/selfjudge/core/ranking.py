@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -129,14 +130,24 @@ def _wins(
     return wins, compared
 
 
-def _bradley_terry(wins: Wins) -> Wins:
-    """Returns the log-strength of each system, their mean 0."""
+def load_evalica() -> Any:
+    """Returns the package that fits the ranking; asked for before long work, it is not found missing after it.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
     try:
         import evalica
     except ImportError as e:
         raise MissingExtraError("A ranking", "eval") from e
+    return evalica
+
+
+def _bradley_terry(wins: Wins) -> Wins:
+    """Returns the log-strength of each system, their mean 0."""
     import pandas as pd
 
+    evalica = load_evalica()
     winners, losers = np.nonzero(wins)
     names = range(len(wins))
     found = evalica.bradley_terry(

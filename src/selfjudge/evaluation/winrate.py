@@ -67,8 +67,8 @@ class WinRate(BaseModel):
             *([("Both orders agree", self.agreement)] if self.agreement else []),
             *([("Value of a", self.value_a), ("Value of b", self.value_b)] if self.value_a else []),
             *([("Pass rate of a", self.pass_a), ("Pass rate of b", self.pass_b)] if self.pass_a else []),
-            ("Characters, a", _plain(self.texts_a.characters)),
-            ("Characters, b", _plain(self.texts_b.characters)),
+            ("Characters, a", whole_number(self.texts_a.characters)),
+            ("Characters, b", whole_number(self.texts_b.characters)),
             ("Repeated 4-grams, a", self.texts_a.repetition),
             ("Repeated 4-grams, b", self.texts_b.repetition),
             ("Empty answers, a and b", f"{self.texts_a.empty}, {self.texts_b.empty}"),
@@ -100,8 +100,8 @@ def win_rate(pairs: Sequence[Comparison], scored: Sequence[Scored]) -> WinRate:
         value_b=bootstrap_mean([b for _, b in values]) if values else None,
         pass_a=proportion(sum(a for a, _ in passed), len(passed)) if passed else None,
         pass_b=proportion(sum(b for _, b in passed), len(passed)) if passed else None,
-        texts_a=_texts([c.response_a for c in pairs]),
-        texts_b=_texts([c.response_b for c in pairs]),
+        texts_a=texts_of([c.response_a for c in pairs]),
+        texts_b=texts_of([c.response_b for c in pairs]),
     )
 
 
@@ -110,6 +110,15 @@ def repeated_ngrams(text: str) -> float:
     words = text.split()
     ngrams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def texts_of(answers: Sequence[str]) -> Texts:
+    """Returns what a system's answers are like, one to each prompt."""
+    return Texts(
+        characters=bootstrap_mean([float(len(text)) for text in answers]),
+        repetition=bootstrap_mean([repeated_ngrams(text) for text in answers]),
+        empty=sum(not text.strip() for text in answers),
+    )
 
 
 def sections(found: WinRate, pairs: Sequence[Comparison], scored: Sequence[Scored]) -> list[Section]:
@@ -133,13 +142,6 @@ def sections(found: WinRate, pairs: Sequence[Comparison], scored: Sequence[Score
     ]
 
 
-def _texts(texts: Sequence[str]) -> Texts:
-    return Texts(
-        characters=bootstrap_mean([float(len(text)) for text in texts]),
-        repetition=bootstrap_mean([repeated_ngrams(text) for text in texts]),
-        empty=sum(not text.strip() for text in texts),
-    )
-
-
-def _plain(estimate: Estimate) -> str:
+def whole_number(estimate: Estimate) -> str:
+    """Formats as ``421 [383, 459]``."""
     return f"{estimate.value:.0f} [{estimate.low:.0f}, {estimate.high:.0f}]"
