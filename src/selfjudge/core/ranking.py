@@ -80,7 +80,8 @@ def rank_systems(outcomes: Iterable[Outcome], seed: int = 0) -> Ranking:
     if len(names) < 2:
         raise ValueError("there is nothing to rank: outcomes of at least two systems are needed")
     wins, compared = _wins(pairs, prompts, names)
-    if connected_components(compared, directed=False, return_labels=False) > 1:
+    parts, _ = connected_components(compared, directed=False)
+    if parts > 1:
         raise ValueError("no chain of comparisons links all systems: compare each with one of the others")
     scores = _bradley_terry(wins.sum(axis=0) + PRIOR * compared)
     rng = np.random.default_rng(seed)
