@@ -133,6 +133,17 @@ def test_all_instructions_must_be_followed(asks):
     assert not follows_instructions(both, "one two three")
     assert not follows_instructions(both, "one, two three four")
     assert not follows_instructions(both, " ")
+    assert not follows_instructions(
+        both, "Sure, here:\none two three four"
+    )  # the loose reading leaves out a first line
+
+
+def test_guesses_at_a_language_are_the_same_every_time(asks, monkeypatch):
+    import langdetect
+
+    monkeypatch.setattr(langdetect.DetectorFactory, "seed", None)
+    follows_instructions(asks(NO_COMMA), "red")
+    assert langdetect.DetectorFactory.seed == 0
 
 
 def test_nulls_of_the_published_rows_are_no_arguments(asks):
@@ -216,19 +227,20 @@ def test_every_prompt_of_ifeval_can_be_checked(monkeypatch):
 
 
 def test_the_winner_is_who_passes_alone(prompt):
-    prompts = [prompt(id=str(i), prompt=f"{i}?", answer=str(i)) for i in range(4)]
+    prompts = [prompt(id=str(i), prompt=f"{i}?", answer=str(i)) for i in range(5)]
     seen = []
 
     def check(asked, text):
         seen.append((asked.id, text))
         return last_number(asked, text)
 
-    pairs = pairs_of(prompts, ["0", "1", "9", "9"], ["9", "1", "2", "8"])
+    pairs = pairs_of(prompts, ["0", "1", "9", "9", "4"], ["9", "1", "2", "8", "8"])
     scored = by_check(prompts, check)([*pairs, *pairs])
     expected = [(1, (True, False)), (0.5, (True, True)), (0, (False, True)), (0.5, (False, False))]
+    expected.append((1, (True, False)))
     assert scored == 2 * [Scored(score, passed=passed) for score, passed in expected]
-    assert len(seen) == len(set(seen)) == 7  # each answer is checked once
-    found = win_rate(pairs, scored[:4])
-    assert (found.pass_a.rate, found.pass_b.rate, found.value_a) == (0.5, 0.5, None)
-    assert found.pass_a.low < 0.5 < found.pass_a.high
+    assert len(seen) == len(set(seen)) == 9  # each answer is checked once
+    found = win_rate(pairs, scored[:5])
+    assert (found.pass_a.rate, found.pass_b.rate, found.value_a) == (0.6, 0.4, None)
+    assert found.pass_a.low < 0.6 < found.pass_a.high
     assert dict(found.rows())["Pass rate of b"] == found.pass_b

@@ -83,5 +83,5 @@ def test_the_page_has_the_matrix_and_all_answers(tmp_path):
     html = page.read_text()
     assert "<td>mid_</td><td>25.0\u00a0%\n[" in html
     assert "<th>beats</th><th>long</th><th>mid_</th><th>short</th>" in html
-    assert all(f"</span> {text}</pre>" in html for text in ("Question 0?", "a", "aaa", "aa"))
+    assert all(f"</span> {text}</pre>" in html for text in ("Question 1?", "b", "bbb", "bb"))
     assert 'name="viewport"' in html

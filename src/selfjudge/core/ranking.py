@@ -160,8 +160,8 @@ def _bradley_terry(wins: Wins) -> Wins:
         tolerance=1e-10,
         limit=10_000,
     )
-    logs = np.log(found.scores.loc[names].to_numpy())
-    return np.asarray(logs - logs.mean(), dtype=np.float64)
+    # Their geometric mean is 1.
+    return np.asarray(np.log(found.scores.loc[names].to_numpy()), dtype=np.float64)
 
 
 def _rates(
