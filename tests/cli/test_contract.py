@@ -34,6 +34,7 @@ COMMANDS = (
     ("eval",),
     ("eval", "judge"),
     ("eval", "winrate"),
+    ("eval", "ranking"),
     ("eval", "scaling"),
     ("eval", "audit"),
     ("plan",),

@@ -85,12 +85,20 @@ def test_exact_answers(run, write, tmp_path):
     found = tmp_path / "f.json"
     assert winrate(run, right, half, "gsm8k", "--prompts", write("p.jsonl", rows), "--json", found).code == 0
     assert (figures(found)["wins"], figures(found)["ties"]) == (3, 1)
-    assert (figures(found)["value_a"]["value"], figures(found)["value_b"]["value"]) == (1, 0.25)  # shares right
+    assert (figures(found)["pass_a"]["rate"], figures(found)["pass_b"]["rate"]) == (1, 0.25)
+    assert figures(found)["pass_a"]["low"] < 1  # all right of four says little about others
 
 
 @pytest.mark.parametrize(
     ("evaluator", "words"),
-    [("world", ("prompt",)), ("gsm8k", ("answer",)), ("judge:/no/such", ("/no/such",)), ("reward:/no/such", ("such",))],
+    [
+        ("world", ("prompt",)),
+        ("gsm8k", ("`answer`",)),
+        ("math", ("`answer`",)),
+        ("ifeval", ("`instruction_id_list`",)),
+        ("judge:/no/such", ("/no/such",)),
+        ("reward:/no/such", ("such",)),
+    ],
 )
 def test_an_evaluator_that_cannot_say_is_refused_before_sampling(run, runs, write, tmp_path, evaluator, words):
     source = write("p.jsonl", [{"prompt": "What is the capital of France?"}])

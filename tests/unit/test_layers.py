@@ -15,7 +15,18 @@ import selfjudge
 PACKAGE = Path(selfjudge.__file__).parent
 # Imports point from left to right only.
 LAYERS = (
-    *("cli", "serving", "client", "study", "evaluation", "benchmarks", "baselines", "training", "sampler", "tournament"),
+    *(
+        "cli",
+        "serving",
+        "client",
+        "study",
+        "evaluation",
+        "benchmarks",
+        "baselines",
+        "training",
+        "sampler",
+        "tournament",
+    ),
     *("judge", "engines", "data"),
     *("world", "templates", "recipes", "core", "replies", "records", "errors"),
 )

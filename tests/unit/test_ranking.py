@@ -104,8 +104,21 @@ def test_the_order_of_names_and_sides_changes_nothing():
 
 def test_outcomes_of_one_prompt_and_pair_count_once():
     once = [Outcome("0", "a", "b", 0.75), Outcome("1", "a", "b", 0.0)]
-    often = [Outcome("0", "a", "b", 1.0), Outcome("0", "b", "a", 0.5), *once[1:]]
+    often = [Outcome("0", "a", "b", 0.6), Outcome("0", "b", "a", 0.1), *once[1:]]
     assert rank_systems(often) == rank_systems(once)
+
+
+def test_nothing_is_added_to_a_pair_that_was_not_compared():
+    # Along the chain a, b, c leads add up, so that a is (2 x + y) / 3 above the mean with x = y = log(40.5 / 0.5). In
+    # the draws x and y are log((n + u) / v) with n from gamma(40), common to both, and u, v from gamma(1/2) for each.
+    found = {s.name: s for s in rank_systems([*outcomes("a", "b", 40, 0), *outcomes("b", "c", 40, 0)]).systems}
+    assert found["a"].score == pytest.approx(np.log(81), abs=1e-5)
+    rng = np.random.default_rng(0)
+    n, (u, v) = rng.gamma(40, size=100_000), rng.gamma(0.5, size=(2, 2, 100_000))
+    x, y = np.log((n + u) / v)
+    low, high = np.quantile((2 * x + y) / 3, (0.025, 0.975))
+    assert found["a"].low == pytest.approx(low, abs=0.2)
+    assert found["a"].high == pytest.approx(high, abs=1)  # an added tie of a and c would take 3 off
 
 
 def test_equal_systems_share_a_rank():

@@ -10,7 +10,7 @@ from test_judging import SEA
 from test_tournament import ScoreEngine
 
 from selfjudge.errors import DataError
-from selfjudge.evaluation.evaluators import Scored, by_judge, by_value, exact_answer, own_judges, true_utility
+from selfjudge.evaluation.evaluators import Scored, by_judge, by_value, own_judges, true_utility
 from selfjudge.evaluation.winrate import repeated_ngrams, sections, win_rate
 from selfjudge.judge import Judge, as_messages
 from selfjudge.records import Comparison
@@ -63,26 +63,6 @@ def test_values_are_compared_side_by_side():
     assert [s.score for s in score([pair("aaa", "bb"), pair("a", "bb"), pair("a", "b")])] == [1, 0, 0.5]
 
 
-@pytest.mark.parametrize(
-    ("response", "answer", "right"),
-    [
-        ("3 and 4 make 7.", "7", True),
-        ("It is $1,234.00", "1234", True),
-        ("7 is the sum of 3 and 4", "7", False),  # the last number counts
-        ("minus 5: -5", "-5", True),
-        ("no idea", "7", False),
-        ("2.50 dollars", "2.5", True),
-    ],
-)
-def test_the_last_number_is_the_answer(response, answer, right):
-    assert exact_answer(response, answer) is right
-
-
-def test_an_answer_that_is_no_number_is_refused():
-    with pytest.raises(DataError, match="not a number"):
-        exact_answer("7", "seven")
-
-
 def test_a_models_judges_are_itself_and_the_start_of_its_run(tmp_path):
     start, run = tmp_path / "jsft", tmp_path / "train"
     start.mkdir()
@@ -125,5 +105,5 @@ def test_the_value_of_each_side_is_a_mean_over_prompts():
 
 def test_an_evaluator_without_orders_has_no_agreement():
     found = win_rate([pair("a", "b")] * 2, [Scored(1), Scored(0)])
-    assert found.agreement is found.value_a is found.value_b is None
+    assert found.agreement is found.value_a is found.value_b is found.pass_a is found.pass_b is None
     assert "Both orders agree" not in dict(found.rows())

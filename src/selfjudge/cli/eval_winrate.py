@@ -24,7 +24,7 @@ from selfjudge.cli.common import (
     write_json,
 )
 from selfjudge.cli.engines import EngineOptions, OpenedEngine
-from selfjudge.cli.evaluators import check_evaluator, open_evaluator, uses_own_judge
+from selfjudge.cli.evaluators import KINDS, check_evaluator, open_evaluator, uses_own_judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,21 +38,28 @@ WORLD = "builtin:world"
 WORLD_PROMPTS = 200
 
 PromptsOption = Annotated[str, typer.Option(help="Prompts: prompt, instruction or turns; or builtin:world.")]
+EvaluatorOption = Annotated[str, typer.Option(help=f"{KINDS}.")]
+EvaluatorServerOption = Annotated[str | None, typer.Option(help="URL of the server that judge:MODEL is on.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="The first prompts only. builtin:world: 200.")]
+CandidatesOption = Annotated[int, typer.Option(min=1, help="Above 1: answer by a tournament among so many.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of samples and brackets.")]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
+TopPOption = Annotated[float, typer.Option(min=0.001, max=1.0)]
+MaxNewTokensOption = Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")]
 
 
 def winrate(
     a: Annotated[str, typer.Option("--a", help="A model, or a file of its answers.")],
     b: Annotated[str, typer.Option("--b", help="What it is compared with: a model, or a file of answers.")],
     prompts: PromptsOption,
-    evaluator: Annotated[str, typer.Option(help="world, judge:MODEL, reward:MODEL or gsm8k.")],
-    evaluator_server: Annotated[str | None, typer.Option(help="URL of the server that judge:MODEL is on.")] = None,
+    evaluator: EvaluatorOption,
+    evaluator_server: EvaluatorServerOption = None,
     limit: LimitOption = None,
-    candidates: Annotated[int, typer.Option(min=1, help="Above 1: answer by a tournament among so many.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of samples and brackets.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.001, max=1.0)] = 0.9,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 768,
+    candidates: CandidatesOption = 1,
+    seed: SeedOption = 0,
+    temperature: TemperatureOption = 1.0,
+    top_p: TopPOption = 0.9,
+    max_new_tokens: MaxNewTokensOption = 768,
     output: Annotated[Path | None, typer.Option(help="Folder for both sides' answers in AlpacaEval's format.")] = None,
     json_: JsonOption = None,
     report: ReportOption = None,
@@ -75,8 +82,7 @@ def winrate(
     )
     own = uses_own_judge(evaluator, a, b)
     if own:
-        print(f"Warning: {evaluator} is the judge of a system that it evaluates: what it prefers is what that system "
-              "was trained or chosen for, not evidence of quality.", file=sys.stderr)  # fmt: skip
+        warn_of_own_judge(evaluator)
 
     from selfjudge.data.eval_prompts import write_alpaca_outputs
     from selfjudge.engines.base import SamplingParams
@@ -85,7 +91,7 @@ def winrate(
     params = SamplingParams(
         n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
     )
-    answers = [_answers(side, asked, params, options.open) for side in (a, b)]
+    answers = [answers_of(side, asked, params, options.open) for side in (a, b)]
     for path, side, texts in zip(_output_files(output), (a, b), answers, strict=False):
         write_alpaca_outputs(path, asked, texts, side)
     what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": asdict(params)}
@@ -105,11 +111,17 @@ def load_prompts(source: str, limit: int | None, seed: int) -> tuple[EvalPrompt,
     return tuple(EvalPrompt(str(i), as_messages(text)) for i, text in enumerate(texts))
 
 
+def warn_of_own_judge(evaluator: str) -> None:
+    """Prints that the evaluator is the judge of one of the systems."""
+    print(f"Warning: {evaluator} is the judge of a system that it evaluates: what it prefers is what that system "
+          "was trained or chosen for, not evidence of quality.", file=sys.stderr)  # fmt: skip
+
+
 def _output_files(folder: Path | None) -> tuple[Path, ...]:
     return (folder / "a.json", folder / "b.json") if folder else ()
 
 
-def _answers(
+def answers_of(
     side: str, prompts: Sequence[EvalPrompt], params: SamplingParams, opened: Callable[[str], OpenedEngine]
 ) -> list[str]:
     """Returns the answers of a system: those in its file, or of the model by that name."""

@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from selfjudge.cli.engines import OpenedEngine
     from selfjudge.data.eval_prompts import EvalPrompt
     from selfjudge.evaluation.evaluators import Evaluator
-    from selfjudge.records import Comparison
 
-KINDS = "world, judge:MODEL, reward:MODEL or gsm8k"
+KINDS = "world, judge:MODEL, reward:MODEL, gsm8k, math or ifeval"
 
 
 def check_evaluator(evaluator: str, server: str | None, prompts: Sequence[EvalPrompt]) -> None:
@@ -21,15 +20,16 @@ def check_evaluator(evaluator: str, server: str | None, prompts: Sequence[EvalPr
 
     Raises:
         typer.BadParameter: for an unknown evaluator, or a server for one that has none.
-        DataError: if a prompt is not of its kind.
+        DataError: if a prompt is not of its kind, or lacks what is to be checked.
+        MissingExtraError: if the evaluator needs a package that is not installed.
         ModelError: if its model is not there.
     """
     from selfjudge.engines.load import resolve_model
-    from selfjudge.evaluation.evaluators import exact_answer
+    from selfjudge.evaluation.checkers import CHECKERS
     from selfjudge.world.truth import utility
 
     kind, _, model = evaluator.partition(":")
-    if (kind not in ("judge", "reward") or not model) and evaluator not in ("world", "gsm8k"):
+    if (kind not in ("judge", "reward") or not model) and evaluator not in ("world", *CHECKERS):
         raise typer.BadParameter(f"{evaluator!r} is not one of {KINDS}.", param_hint="--evaluator")
     if server is not None and kind != "judge":
         raise typer.BadParameter("only with --evaluator judge:MODEL.", param_hint="--evaluator-server")
@@ -38,13 +38,14 @@ def check_evaluator(evaluator: str, server: str | None, prompts: Sequence[EvalPr
     for prompt in prompts:
         if kind == "world":
             utility(prompt.prompt[-1].content, "")
-        if kind == "gsm8k":
-            exact_answer("", _known(prompt))
+        if kind in CHECKERS:
+            CHECKERS[kind](prompt, "")
 
 
 def open_evaluator(evaluator: str, prompts: Sequence[EvalPrompt], opened: Callable[[str], OpenedEngine]) -> Evaluator:
-    """Returns the evaluator that the option names, for one pair to each of the prompts, in their order."""
-    from selfjudge.evaluation.evaluators import by_judge, by_value, exact_answer, true_utility
+    """Returns the evaluator that the option names, for pairs of answers to the prompts."""
+    from selfjudge.evaluation.checkers import CHECKERS
+    from selfjudge.evaluation.evaluators import by_check, by_judge, by_value, true_utility
 
     kind, _, model = evaluator.partition(":")
     if kind == "judge":
@@ -58,10 +59,7 @@ def open_evaluator(evaluator: str, prompts: Sequence[EvalPrompt], opened: Callab
         scorer = load_scorer(model)
         return by_value(lambda pairs, texts: scorer.score([c.prompt for c in pairs], texts))
 
-    def right(pairs: Sequence[Comparison], texts: Sequence[str]) -> list[float]:
-        return [float(exact_answer(text, _known(p))) for p, text in zip(prompts, texts, strict=True)]
-
-    return by_value(right)
+    return by_check(prompts, CHECKERS[kind])
 
 
 def uses_own_judge(evaluator: str, *systems: str) -> bool:
@@ -70,11 +68,3 @@ def uses_own_judge(evaluator: str, *systems: str) -> bool:
 
     kind, _, model = evaluator.partition(":")
     return kind == "judge" and any(own_judges(model) & own_judges(system) for system in systems)
-
-
-def _known(prompt: EvalPrompt) -> str:
-    from selfjudge.errors import DataError
-
-    if prompt.answer is None:
-        raise DataError(f"Prompt {prompt.id!r} has no `answer`: the evaluator gsm8k compares with it.")
-    return prompt.answer

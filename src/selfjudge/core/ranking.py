@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,8 @@ def rank_systems(outcomes: Iterable[Outcome], seed: int = 0) -> Ranking:
     if len(names) < 2:
         raise ValueError("there is nothing to rank: outcomes of at least two systems are needed")
     wins, compared = _wins(pairs, prompts, names)
-    if connected_components(compared, directed=False, return_labels=False) > 1:
+    parts, _ = connected_components(compared, directed=False)
+    if parts > 1:
         raise ValueError("no chain of comparisons links all systems: compare each with one of the others")
     scores = _bradley_terry(wins.sum(axis=0) + PRIOR * compared)
     rng = np.random.default_rng(seed)
@@ -129,14 +131,24 @@ def _wins(
     return wins, compared
 
 
-def _bradley_terry(wins: Wins) -> Wins:
-    """Returns the log-strength of each system, their mean 0."""
+def load_evalica() -> Any:
+    """Returns the package that fits the ranking; asked for before long work, it is not found missing after it.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
     try:
         import evalica
     except ImportError as e:
         raise MissingExtraError("A ranking", "eval") from e
+    return evalica
+
+
+def _bradley_terry(wins: Wins) -> Wins:
+    """Returns the log-strength of each system, their mean 0."""
     import pandas as pd
 
+    evalica = load_evalica()
     winners, losers = np.nonzero(wins)
     names = range(len(wins))
     found = evalica.bradley_terry(
@@ -148,8 +160,8 @@ def _bradley_terry(wins: Wins) -> Wins:
         tolerance=1e-10,
         limit=10_000,
     )
-    logs = np.log(found.scores.loc[names].to_numpy())
-    return np.asarray(logs - logs.mean(), dtype=np.float64)
+    # Their geometric mean is 1.
+    return np.asarray(np.log(found.scores.loc[names].to_numpy()), dtype=np.float64)
 
 
 def _rates(

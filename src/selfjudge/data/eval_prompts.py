@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,33 @@ ANSWER_COLUMNS = ("output", "winner", "answer", "response")
 
 
 @dataclass(frozen=True)
+class Instruction:
+    """One of IFEval's verifiable instructions: its id, such as ``length_constraints:number_words``, and arguments."""
+
+    id: str
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class EvalPrompt:
     """A prompt to compare systems on.
 
     ``later_turns``: what the user says after each answer (MT-Bench asks two turns). ``answer``: the known right answer.
+    ``instructions``: what can be verified of an answer.
     """
 
     id: str
     prompt: tuple[Message, ...]
     later_turns: tuple[str, ...] = ()
     answer: str | None = None
+    instructions: tuple[Instruction, ...] = ()
 
 
 def load_eval_prompts(path: str | Path, limit: int | None = None) -> tuple[EvalPrompt, ...]:
     """The prompts of a file with ``prompt`` (text or messages), AlpacaEval's ``instruction`` or FastChat's ``turns``.
 
-    ``turns`` beside ``prompt`` adds the later turns; an ``answer`` is kept for the checkers. ``limit``: rows at most.
+    ``turns`` beside ``prompt`` adds the later turns. For the checkers ``answer`` is kept, and IFEval's
+    ``instruction_id_list`` and ``kwargs``. ``limit``: rows at most.
 
     Raises:
         DataError: the file cannot be read or is empty, a row is malformed, or two rows ask the same.
@@ -125,6 +136,7 @@ def _eval_prompt(row: Row) -> EvalPrompt:
         prompt=prompt,
         later_turns=turns[1:],
         answer=str(answer) if isinstance(answer, str | int | float) else None,
+        instructions=_instructions(row.data.get("instruction_id_list"), row.data.get("kwargs")),
     )
 
 
@@ -134,6 +146,18 @@ def _turns(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise Reject("turns is not a list of at least one text")
     return tuple(clean_text(turn, "a turn") for turn in value)
+
+
+def _instructions(ids: Any, kwargs: Any) -> tuple[Instruction, ...]:
+    if ids is None:
+        return ()
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise Reject("instruction_id_list is not a list of texts")
+    if not isinstance(kwargs, list) or len(kwargs) != len(ids) or not all(isinstance(k, dict) for k in kwargs):
+        raise Reject("kwargs is not a list of one object to each of instruction_id_list")
+    # As published, every row has the arguments of all instructions, those of others null.
+    given = [{name: value for name, value in k.items() if value is not None} for k in kwargs]
+    return tuple(Instruction(name, k) for name, k in zip(ids, given, strict=True))
 
 
 def _answer(row: Row) -> str:

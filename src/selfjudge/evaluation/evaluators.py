@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfjudge.errors import DataError
+from selfjudge.data.eval_prompts import EvalPrompt
+from selfjudge.evaluation.checkers import Check
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, LabelProbabilities
 from selfjudge.world.truth import utility
-
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -21,12 +19,14 @@ class Scored:
     """``score``: 1 where a is better, 0 where b is, 0.5 for a tie; of a judge the mean over both orders.
 
     ``agree``: both orders say the same; None of equal answers, and of an evaluator that does not see an order.
-    ``values``: what each side is worth by itself, where the evaluator knows: utility, reward, or 1 for a right answer.
+    ``values``: what each side is worth by itself, where the evaluator knows: utility or reward. ``passed``: of a
+    checker, whether each side passed.
     """
 
     score: float
     agree: bool | None = None
     values: tuple[float, float] | None = None
+    passed: tuple[bool, bool] | None = None
 
 
 Evaluator = Callable[[Sequence[Comparison]], list[Scored]]
@@ -53,9 +53,25 @@ def by_value(value: Callable[[Sequence[Comparison], Sequence[str]], Sequence[flo
     """Returns an evaluator that values each side by itself, such as by a reward, and compares the two values."""
 
     def score(pairs: Sequence[Comparison]) -> list[Scored]:
-        a = value(pairs, [c.response_a for c in pairs])
-        b = value(pairs, [c.response_b for c in pairs])
-        return [Scored(0.5 if x == y else float(x > y), values=(x, y)) for x, y in zip(a, b, strict=True)]
+        # Each answer once, however many others it meets.
+        both = [((c.id, c.prompt, c.response_a), (c.id, c.prompt, c.response_b)) for c in pairs]
+        asked = {key: c for c, keys in zip(pairs, both, strict=True) for key in keys}
+        values = dict(zip(asked, value(list(asked.values()), [text for *_, text in asked]), strict=True))
+        return [_higher(values[a], values[b]) for a, b in both]
+
+    return score
+
+
+def by_check(prompts: Sequence[EvalPrompt], check: Check) -> Evaluator:
+    """Returns an evaluator that lets each side of a pair pass or fail; the pairs have the ids of the prompts."""
+    known = {(p.id, p.prompt): p for p in prompts}
+
+    def value(pairs: Sequence[Comparison], texts: Sequence[str]) -> list[float]:
+        return [float(check(known[c.id, c.prompt], text)) for c, text in zip(pairs, texts, strict=True)]
+
+    def score(pairs: Sequence[Comparison]) -> list[Scored]:
+        found = by_value(value)(pairs)
+        return [Scored(s.score, passed=(bool(s.values[0]), bool(s.values[1]))) for s in found if s.values]
 
     return score
 
@@ -67,19 +83,6 @@ def true_utility(pairs: Sequence[Comparison], texts: Sequence[str]) -> list[floa
         DataError: for a prompt that is not of the small world.
     """
     return [utility(c.prompt[-1].content, text) for c, text in zip(pairs, texts, strict=True)]
-
-
-def exact_answer(response: str, answer: str) -> bool:
-    """Whether the last number of the response is the right one, a common reading of free answers to GSM8K.
-
-    Raises:
-        DataError: if ``answer`` is no number.
-    """
-    right = _NUMBER.fullmatch(answer.strip())
-    if right is None:
-        raise DataError(f"The answer {answer!r} is not a number: the evaluator gsm8k compares numbers.")
-    numbers = _NUMBER.findall(response)
-    return bool(numbers) and _value(numbers[-1]) == _value(right[0])
 
 
 def own_judges(model: str) -> set[Path]:
@@ -94,9 +97,9 @@ def own_judges(model: str) -> set[Path]:
     return folders
 
 
+def _higher(a: float, b: float) -> Scored:
+    return Scored(0.5 if a == b else float(a > b), values=(a, b))
+
+
 def _share(p: LabelProbabilities, label: str) -> float:
     return 0.5 if p.A == p.B else float(("A" if p.A > p.B else "B") == label)
-
-
-def _value(number: str) -> float:
-    return float(number.replace(",", ""))

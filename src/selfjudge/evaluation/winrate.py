@@ -37,7 +37,8 @@ class WinRate(BaseModel):
 
     ``length_controlled``: the win rate at equal length. ``agreement``: of the prompts with different answers
     those on which both orders say the same; None of an evaluator that does not see an order. ``value_a``, ``value_b``:
-    what the evaluator finds each side worth by itself (utility, reward, share of right answers); None of a judge.
+    what the evaluator finds each side worth by itself (utility, reward); None of a judge. ``pass_a``, ``pass_b``: the
+    share of answers that pass a checker; None of other evaluators.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +52,8 @@ class WinRate(BaseModel):
     agreement: Rate | None
     value_a: Estimate | None
     value_b: Estimate | None
+    pass_a: Rate | None
+    pass_b: Rate | None
     texts_a: Texts
     texts_b: Texts
 
@@ -63,8 +66,9 @@ class WinRate(BaseModel):
             ("Wins, ties, losses", f"{self.wins}, {self.ties}, {self.losses}"),
             *([("Both orders agree", self.agreement)] if self.agreement else []),
             *([("Value of a", self.value_a), ("Value of b", self.value_b)] if self.value_a else []),
-            ("Characters, a", _plain(self.texts_a.characters)),
-            ("Characters, b", _plain(self.texts_b.characters)),
+            *([("Pass rate of a", self.pass_a), ("Pass rate of b", self.pass_b)] if self.pass_a else []),
+            ("Characters, a", whole_number(self.texts_a.characters)),
+            ("Characters, b", whole_number(self.texts_b.characters)),
             ("Repeated 4-grams, a", self.texts_a.repetition),
             ("Repeated 4-grams, b", self.texts_b.repetition),
             ("Empty answers, a and b", f"{self.texts_a.empty}, {self.texts_b.empty}"),
@@ -83,6 +87,7 @@ def win_rate(pairs: Sequence[Comparison], scored: Sequence[Scored]) -> WinRate:
     scores = [s.score for s in scored]
     orders = [s.agree for s in scored if s.agree is not None]
     values = [s.values for s in scored if s.values is not None]
+    passed = [s.passed for s in scored if s.passed is not None]
     return WinRate(
         n=len(pairs),
         win_rate=bootstrap_rate(scores),
@@ -93,8 +98,10 @@ def win_rate(pairs: Sequence[Comparison], scored: Sequence[Scored]) -> WinRate:
         agreement=proportion(sum(orders), len(orders)) if orders else None,
         value_a=bootstrap_mean([a for a, _ in values]) if values else None,
         value_b=bootstrap_mean([b for _, b in values]) if values else None,
-        texts_a=_texts([c.response_a for c in pairs]),
-        texts_b=_texts([c.response_b for c in pairs]),
+        pass_a=proportion(sum(a for a, _ in passed), len(passed)) if passed else None,
+        pass_b=proportion(sum(b for _, b in passed), len(passed)) if passed else None,
+        texts_a=texts_of([c.response_a for c in pairs]),
+        texts_b=texts_of([c.response_b for c in pairs]),
     )
 
 
@@ -103,6 +110,15 @@ def repeated_ngrams(text: str) -> float:
     words = text.split()
     ngrams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def texts_of(answers: Sequence[str]) -> Texts:
+    """Returns what a system's answers are like, one to each prompt."""
+    return Texts(
+        characters=bootstrap_mean([float(len(text)) for text in answers]),
+        repetition=bootstrap_mean([repeated_ngrams(text) for text in answers]),
+        empty=sum(not text.strip() for text in answers),
+    )
 
 
 def sections(found: WinRate, pairs: Sequence[Comparison], scored: Sequence[Scored]) -> list[Section]:
@@ -126,13 +142,6 @@ def sections(found: WinRate, pairs: Sequence[Comparison], scored: Sequence[Score
     ]
 
 
-def _texts(texts: Sequence[str]) -> Texts:
-    return Texts(
-        characters=bootstrap_mean([float(len(text)) for text in texts]),
-        repetition=bootstrap_mean([repeated_ngrams(text) for text in texts]),
-        empty=sum(not text.strip() for text in texts),
-    )
-
-
-def _plain(estimate: Estimate) -> str:
+def whole_number(estimate: Estimate) -> str:
+    """Formats as ``421 [383, 459]``."""
     return f"{estimate.value:.0f} [{estimate.low:.0f}, {estimate.high:.0f}]"
