@@ -24,7 +24,7 @@ def test_figures_and_page(run, runs, write, tmp_path):
     assert figures["findings"]["padding"]["turned"]["n"] == 8
     assert figures["findings"]["names"]["turned"]["rate"] is None  # no first name of the list is in these texts
     style = figures["own_style"]
-    assert set(style) == {"judge", "labels", "paired", "right_on_familiar", "right_on_other", "example"}
+    assert set(style) == {"judge", "labels", "paired", "right_on_familiar", "right_on_other", "bias", "example"}
     assert style["judge"]["n"] == style["labels"]["n"] == 8
     difference = style["judge"]["rate"] - style["labels"]["rate"]
     assert style["paired"]["difference"]["value"] == pytest.approx(difference)

@@ -44,6 +44,7 @@ def test_every_figure_by_hand():
     # The label prefers the more familiar in the first and the fifth, the other in the second to the fourth.
     assert (found.right_on_familiar.rate, found.right_on_familiar.n) == (pytest.approx(1.5 / 2), 2)
     assert (found.right_on_other.rate, found.right_on_other.n) == (pytest.approx(1 / 3), 3)
+    assert found.bias.value == pytest.approx(1.5 / 2 - 1 / 3)
     assert found.example.response_a == "first"  # against the label
     assert [name for name, _ in own_style_rows(found)][1:3] == ["… as the labels do", "… judge less labels, paired"]
 
@@ -51,7 +52,7 @@ def test_every_figure_by_hand():
 def test_without_labels():
     found = figures(case(None, B, MORE_A), case(None, A, MORE_A, ("first", "b")), case("tie", A, MORE_A))
     assert found.judge.rate == pytest.approx(2 / 3)
-    assert found.labels is found.paired is found.right_on_familiar is found.right_on_other is None
+    assert found.labels is found.paired is found.right_on_familiar is found.right_on_other is found.bias is None
     assert found.example.response_a == "first"
     assert [name for name, _ in own_style_rows(found)] == ["Prefers the more familiar"]
 
@@ -62,7 +63,7 @@ def test_no_example_where_the_judge_never_does():
 
 def test_labels_of_one_kind_leave_a_rate_without_pairs():
     shown = dict(own_style_rows(figures(case("A", A, MORE_A))))
-    assert shown["Right where it is the worse"] == "no pair"
+    assert (shown["… the worse"], shown["… the difference"]) == ("no pair", "–")
 
 
 def test_nothing_to_measure():
@@ -78,7 +79,7 @@ def test_an_accurate_judge_and_one_that_guesses_have_no_own_style():
     assert sees.paired.difference.value == 0
     assert guesses.paired.difference.value == pytest.approx(-0.25)
     for found in (sees, guesses):
-        assert found.right_on_familiar.rate == found.right_on_other.rate
+        assert found.bias.value == 0
 
 
 def test_means_by_the_model_itself(world_chat, tiny_llama):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from selfjudge.baselines.pairs import response_ids
 from selfjudge.core.paired import PairedComparison, compare_paired
-from selfjudge.core.statistics import Rate, mean_rate
+from selfjudge.core.statistics import Estimate, Rate, mean_rate, rate_difference
 from selfjudge.core.verdict import agreement_score
 from selfjudge.records import Comparison, Preferred, Verdict
 from selfjudge.templates.chat import ChatEncoder
@@ -28,9 +28,9 @@ class OwnStyle(BaseModel):
 
     ``judge``: by the judge, over all pairs. ``labels``: by the labels, over the pairs labelled A or B, and ``paired``:
     the judge against them on the same. ``right_on_familiar``, ``right_on_other``: the judge's accuracy where the label
-    prefers the more familiar one, and where it prefers the other: equal for a judge that errs on either side alike. The
-    last four are None without labels. ``example``: the first pair where the judge prefers the more familiar one,
-    against the label if there is such a pair.
+    prefers the more familiar one, and where it prefers the other: equal for a judge that errs on either side alike;
+    ``bias``: the first less the second. All but ``judge`` are None without labels. ``example``: the first pair where
+    the judge prefers the more familiar one, against the label if there is such a pair.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +40,7 @@ class OwnStyle(BaseModel):
     paired: PairedComparison | None
     right_on_familiar: Rate | None
     right_on_other: Rate | None
+    bias: Estimate | None
     example: Comparison | None
 
 
@@ -75,14 +76,16 @@ def own_style(pairs: Sequence[Comparison], verdicts: Sequence[Verdict], means: M
         ]
         for on in (True, False)
     }
+    on_familiar, on_other = mean_rate(right[True]), mean_rate(right[False])
     fallen = [pair for pair, verdict, side in known if verdict.preferred == side]
     against = [pair for pair, verdict, side in labelled if verdict.preferred == side != pair.label]
     return OwnStyle(
         judge=mean_rate([agreement_score(verdict.preferred, side) for _, verdict, side in known]),
         labels=mean_rate(by_labels) if labelled else None,
         paired=compare_paired(by_judge, by_labels) if labelled else None,
-        right_on_familiar=mean_rate(right[True]) if labelled else None,
-        right_on_other=mean_rate(right[False]) if labelled else None,
+        right_on_familiar=on_familiar if labelled else None,
+        right_on_other=on_other if labelled else None,
+        bias=rate_difference(on_familiar, on_other) if labelled else None,
         example=next(iter([*against, *fallen]), None),
     )
 
@@ -96,15 +99,12 @@ def own_style_rows(found: OwnStyle | None) -> list[tuple[str, object]]:
     if found is None:
         return [("Prefers the more familiar", "not measured")]
     rows: list[tuple[str, object]] = [("Prefers the more familiar", found.judge)]
-    if found.labels and found.paired:
+    if found.labels and found.paired and found.right_on_familiar and found.right_on_other:
+        right = (("Right where it is the better", found.right_on_familiar), ("… the worse", found.right_on_other))
         rows += [
             ("… as the labels do", found.labels),
             ("… judge less labels, paired", found.paired.difference),
-            ("Right where it is the better", _rate(found.right_on_familiar)),
-            ("Right where it is the worse", _rate(found.right_on_other)),
+            *((name, rate if rate.n else "no pair") for name, rate in right),
+            ("… the difference", found.bias if all(rate.n for _, rate in right) else "–"),
         ]
     return rows
-
-
-def _rate(rate: Rate | None) -> object:
-    return rate if rate and rate.n else "no pair"
