@@ -27,6 +27,12 @@ def test_by_hand():
     assert good_winner(4, Q) == pytest.approx([0, Q**2, two, 1 - (1 - Q) ** 2, 1])
 
 
+def test_nobody_sits_out_twice():
+    # Five, one of them good: the fifth of the draw sits out the first round, the winner of the third and fourth the
+    # second. So three of the five play two matches, the first two of the draw play three.
+    assert good_winner(5, Q)[1] == pytest.approx((3 * Q**2 + 2 * Q**3) / 5)
+
+
 @pytest.mark.parametrize("n", [2, 5, 6, 8, 13, 100])
 def test_a_coin_keeps_the_share_and_a_sure_judge_needs_one(n):
     assert good_winner(n, 0.5) == pytest.approx(np.arange(n + 1) / n)

@@ -73,6 +73,13 @@ def test_no_pair_is_judged_twice():
     assert [(c.response_a, c.response_b) for c in inner.asked] == [("a", "b"), ("a", "c"), ("b", "c"), ("a", "a")]
 
 
+def test_both_orders_in_one_call_are_one_judgment():
+    inner = StrengthJudge(lambda a, b: 0.8 if a == "a" else 0.2)
+    found = RememberingJudge(inner).judge([pair("a", "b", None), pair("b", "a", None)])
+    assert [v.strength for v in found] == pytest.approx([0.8, 0.2])
+    assert len(inner.asked) == 1
+
+
 def test_the_same_texts_under_another_prompt_are_another_pair():
     inner = StrengthJudge(lambda a, b: 0.5)
     other = pair("a", "b", None).model_copy(update={"prompt": (pair("", "", None).prompt[0].model_copy(
