@@ -90,7 +90,7 @@ def test_bad_input(run, runs, write, tmp_path):
     for n in ("0,1", "2,1", "1,x", "", "1,1", "1,1001"):
         result = scaling(run, runs / "jsft", source, "--n", n)
         assert result.code == 2
-        assert "--n" in result.err
+        assert "rising" in result.err
     for option, value in (("--repeats", "0"), ("--good-quantile", "2")):
         result = scaling(run, runs / "jsft", source, option, value)
         assert result.code == 2

@@ -89,8 +89,8 @@ def test_prediction_of_repeats_by_hand():
     three = ((0.9**3 + 3 * 0.9**2 * 0.1) + (0.6**3 + 3 * 0.6**2 * 0.4)) / 2
     assert knockout(rows, (2,), 3).predicted[0].rate == pytest.approx(three)
     assert knockout(rows, (2,), None).predicted[0].rate == 1
-    # 1 - (.5^2 + exp(-2 * 101 * .25^2)): the p_comp of one comparison and their number.
-    assert knockout(rows, (2,), 101).guaranteed == pytest.approx([0.75], abs=1e-5)
+    # 1 - (.5^2 + exp(-2 * 5 * .25^2)): .75 is the p_comp of one comparison, five of which make a match.
+    assert knockout(rows, (2,), 5).guaranteed == pytest.approx([0.214739], abs=1e-6)
 
 
 def test_too_little_to_predict_from():
