@@ -151,6 +151,16 @@ def test_predicted_is_observed_where_the_assumptions_hold(every):
     assert set(found.observed) == {"tournament", "drawn", "best"}
 
 
+def test_what_is_measured_and_what_is_observed_are_other_prompts():
+    measured, _ = halves(7, 0)
+    rows = [row(str(i), 0, 1, 0, 0) if i in measured else row(str(i), 1, 1, 1, 0) for i in range(7)]
+    chosen = [0.0 if i in measured else 1.0 for i in range(7)]
+    judge = StrengthJudge(lambda a, b: 0.9)
+    found = predict(judge, rows, (4,), {"tournament": [chosen]}, {"tournament": None}, 0.5, 0, every=True)
+    assert (found.p_gen.rate, found.p_gen.n) == (0.25, 3)
+    assert (found.observed["tournament"][0].rate, found.observed["tournament"][0].n) == (1, 4)
+
+
 def test_table_and_page():
     rows = [row(str(i), 0, 1) for i in range(8)]
     judge = StrengthJudge(lambda a, b: 0.9 if a[-1] > b[-1] else 0.1)
