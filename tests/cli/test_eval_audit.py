@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from served_model import ServedModel
 from test_bad_input import PAIR, refused
 
+from selfjudge.world.model import build_model
 from selfjudge.world.people import preference_records
 
 
@@ -20,8 +23,26 @@ def test_figures_and_page(run, runs, write, tmp_path):
     assert (figures["model"], figures["left_out"], figures["summary"]["pairs"]) == (str(runs / "jsft"), 0, 8)
     assert figures["findings"]["padding"]["turned"]["n"] == 8
     assert figures["findings"]["names"]["turned"]["rate"] is None  # no first name of the list is in these texts
+    style = figures["own_style"]
+    assert set(style) == {"judge", "labels", "paired", "right_on_familiar", "right_on_other", "bias", "example"}
+    assert style["judge"]["n"] == style["labels"]["n"] == 8
+    difference = style["judge"]["rate"] - style["labels"]["rate"]
+    assert style["paired"]["difference"]["value"] == pytest.approx(difference)
+    assert "Prefers the more familiar" in result.out
     assert "Turned by hijack: plea" in result.out
     assert "Edits that must not win" in page.read_text()
+    assert "own style" in page.read_text()
+
+
+def test_a_served_judge_has_no_likelihood(run, write, world_chat, tmp_path):
+    rows = [{"prompt": "Name a bird.", "response_a": "owl", "response_b": "fox", "label": "A"}]
+    found = tmp_path / "f.json"
+    with ServedModel(build_model(world_chat.tokenizer, seed=0).eval(), world_chat).running() as served:
+        result = run("eval", "audit", "--model", "builtin:world", "--server", served.url, "--input",
+                     write("b.jsonl", rows), "--json", found)  # fmt: skip
+    assert result.code == 0, result.err
+    assert json.loads(found.read_text())["own_style"] is None
+    assert "not measured" in result.out
 
 
 def test_bad_input(run, runs, write, tmp_path):

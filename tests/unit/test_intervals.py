@@ -13,7 +13,7 @@ from selfjudge.core.agreement import cohen_kappa
 from selfjudge.core.bootstrap import bootstrap_mean, bootstrap_rate
 from selfjudge.core.length_control import length_controlled
 from selfjudge.core.paired import compare_paired
-from selfjudge.core.statistics import Estimate, brier_score, proportion
+from selfjudge.core.statistics import Estimate, brier_score, proportion, rate_difference
 
 RUNS = 1000
 
@@ -26,6 +26,13 @@ def covered(intervals, truth: float) -> float:
 def test_wilson_covers():
     rng = np.random.default_rng(1)
     assert 0.93 <= covered((proportion(int(h), 150) for h in rng.binomial(150, 0.7, RUNS)), 0.7) <= 0.97
+
+
+def test_the_difference_of_two_rates_covers():
+    rng = np.random.default_rng(8)
+    drawn = zip(rng.binomial(60, 0.8, RUNS), rng.binomial(25, 0.6, RUNS), strict=True)
+    found = [rate_difference(proportion(int(a), 60), proportion(int(b), 25)) for a, b in drawn]
+    assert 0.93 <= covered(found, 0.2) <= 0.97
 
 
 def test_the_bootstrap_mean_covers():
@@ -80,6 +87,13 @@ def test_mcnemar_by_hand():
     # half = 1.959964 * sqrt(.425620 / 22) = .272612
     d = found.difference
     assert (d.value, d.low, d.high, d.n) == pytest.approx((0.3, 0.000115, 0.545339, 20), abs=2e-6)
+
+
+def test_two_rates_by_newcombes_example():
+    # Newcombe (1998), table II, 56/70 against 48/80: .2, and .0524 to .3339 by method 10.
+    found = rate_difference(proportion(56, 70), proportion(48, 80))
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((0.2, 0.0524, 0.3339, 150), abs=5e-5)
+    assert math.isnan(rate_difference(proportion(1, 2), proportion(0, 0)).value)
 
 
 def test_half_scores_make_it_a_sign_test():

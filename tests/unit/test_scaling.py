@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import pytest
 from test_judge_sets import SHARED, write
+from test_match_judges import StrengthJudge
 from test_tournament import ScoreEngine
 
 from selfjudge.data.candidates import Candidates, load_candidates
 from selfjudge.errors import DataError
-from selfjudge.evaluation.scaling import by_score, by_tournament, fits, longest, most_probable, scale, sections
+from selfjudge.evaluation import scaling
+from selfjudge.evaluation.scaling import (
+    by_league,
+    by_score,
+    by_tournament,
+    choose,
+    fits,
+    longest,
+    most_probable,
+    scale,
+    sections,
+)
 from selfjudge.judge import Judge, as_messages
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -88,9 +100,30 @@ def test_the_rules(judge):
     assert by_score(lambda some: [row.scores for row in some])(rows) == [2, 2]
 
 
+STRENGTHS = {"ab": 0.51, "ac": 0.51, "bc": 0.99}
+
+
+def test_the_league_is_won_by_mean_probability(monkeypatch):
+    """a wins both of its matches, 1.02 in all; b loses one of them, .49 + .99."""
+    judge = StrengthJudge(lambda x, y: STRENGTHS[x + y])
+    rows = [Candidates("0", PROMPT, ("a", "b", "c"), (0, 0, 0)), Candidates("1", PROMPT, ("a",), (0,)),
+            Candidates("2", PROMPT, ("b", "c"), (0, 0)), Candidates("3", PROMPT, ("a", "c"), (0, 0))]  # fmt: skip
+    assert by_league(judge)(rows) == [1, 0, 0, 0]
+    assert len(judge.asked) == 3 + 0 + 1 + 1
+    monkeypatch.setattr(scaling, "_PAIRS", 3)  # one prompt a call
+    assert by_league(judge)(rows) == [1, 0, 0, 0]
+    assert by_league(judge)([]) == []
+
+
+def test_of_equals_the_league_takes_the_first(judge):
+    row = Candidates("0", PROMPT, ("score 1", "score 3", "score 3"), (0, 0, 0))
+    assert by_league(judge)([row]) == [1]
+
+
 def test_quality_and_gain_by_hand(judge):
     rows = [scored("0", 1, 2, 3, 4), scored("1", 5, 5, 5, 9), scored("2", 0, 0, 0, 0)]
-    found = scale(rows, (1, 4), {"tournament": by_tournament(judge, 0)}, seed=0, left_out=3)
+    scores = choose([row.shuffled(0) for row in rows], (1, 4), {"tournament": by_tournament(judge, 0)})
+    found = scale(scores, (1, 4), left_out=3)
     assert (found.n, found.prompts, found.left_out) == ((1, 4), 3, 3)
     assert set(found.quality) == {"tournament", "random", "best"}
     at_1, at_4 = found.quality["tournament"]
@@ -107,7 +140,7 @@ def test_quality_and_gain_by_hand(judge):
 def test_the_order_of_a_file_does_not_matter():
     """Files may be sorted: the first candidate of each prompt is the worst here."""
     rows = [scored(str(i), 0, 1, 2, 3) for i in range(200)]
-    found = scale(rows, (1,), {}, seed=0, left_out=0).quality["random"][0]
+    found = scale(choose([row.shuffled(0) for row in rows], (1,), {}), (1,), left_out=0).quality["random"][0]
     assert found.low < 1.5 < found.high
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfjudge.core.verdict import combine, principle_verdict, scores
+from selfjudge.core.verdict import combine, mirrored, principle_verdict, scores
 from selfjudge.records import LabelProbabilities, OrderProbabilities, PrincipleVerdict
 
 
@@ -103,3 +103,15 @@ def test_swapping_the_responses_mirrors_the_verdict(quadruples: list[tuple[float
     assert mirror.label_mass == pytest.approx(found.label_mass)
     assert mirror.agree == found.agree
     assert 0 <= found.strength <= 1
+
+
+def test_the_other_order_of_the_same_judgment():
+    one, two = verdict(0.7, 0.1, 0.4, 0.5, "one"), verdict(0.2, 0.3, 0.3, 0.1, "two")
+    found = combine([one, two])
+    other = mirrored(found)
+    assert (found.preferred, other.preferred) == ("A", "B")
+    assert other.strength == pytest.approx(1 - found.strength)
+    assert (other.agree, other.label_mass) == (found.agree, found.label_mass)
+    # What was said of (a, b) is now said of (b, a): the second order of the one is the first of the other.
+    assert other.principles[0].p == OrderProbabilities(AB=one.p.BA, BA=one.p.AB)
+    assert mirrored(other) == found

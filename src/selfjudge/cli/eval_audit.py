@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,7 @@ def audit(
     overwrite: OverwriteOption = False,
     options: EngineOptions,
 ) -> None:
-    """Find out what a judge falls for: position, length, padding, Markdown, names, genders, hijack attempts."""
+    """Find out what a judge falls for: position, length, Markdown, names, hijack attempts, its own style."""
     check_outputs(json_, report, overwrite=overwrite)
 
     from selfjudge.data.judge_sets import load_judge_set
@@ -46,6 +47,7 @@ def audit(
 
     from selfjudge.evaluation.audit import audit as run_audit
     from selfjudge.evaluation.audit import rows, sections
+    from selfjudge.evaluation.own_style import mean_logprobs
     from selfjudge.evaluation.page import write_page
 
     judge = opened.judge(opened.engine)
@@ -55,7 +57,9 @@ def audit(
         with progress_bar("Judging", len(questions)) as advance:
             return judge.verdicts(questions, advance)
 
-    found = run_audit(judge, pairs, judging)
+    logprobs = getattr(opened.engine, "response_logprobs", None)
+    familiarity = partial(mean_logprobs, opened.chat, logprobs, opened.engine.max_length) if logprobs else None
+    found = run_audit(judge, pairs, judging, familiarity)
     if found is None:
         raise DataError("No pair fits the context of the judge: name a model that takes longer texts, or other pairs.")
     what = {"model": model, "input": str(input)}

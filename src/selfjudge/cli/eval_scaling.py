@@ -20,13 +20,22 @@ from selfjudge.cli.engines import EngineOptions, OpenedEngine, with_engine_optio
 from selfjudge.cli.eval_winrate import WORLD, LimitOption, load_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from selfjudge.data.candidates import Candidates
     from selfjudge.data.eval_prompts import EvalPrompt
     from selfjudge.engines.base import SamplingParams
-    from selfjudge.evaluation.scaling import Rule
+    from selfjudge.evaluation.scaling import Rule, Scaling
     from selfjudge.judge import Judge
+
+RepeatsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Also a tournament of K comparisons a match, drawn from the judge's probabilities."),
+]
+GoodQuantileOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Quantile of all scores from which an answer counts as good.")
+]
 
 
 @with_engine_options
@@ -36,8 +45,11 @@ def scaling(
     input: Annotated[str, typer.Option(help="Scored candidates; or builtin:world, to sample and score by the truth.")],
     n: Annotated[str, typer.Option(help="Numbers of candidates.")] = "1,2,4,8",
     reward_model: Annotated[str | None, typer.Option(help="Also choose by this reward model (best-of-N).")] = None,
+    repeats: RepeatsOption = None,
+    league: Annotated[bool, typer.Option("--league", help="Also a league: N (N - 1) / 2 matches.")] = False,
+    good_quantile: GoodQuantileOption = 0.5,
     limit: LimitOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of samples, subsets and brackets.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of samples, subsets, brackets and drawn verdicts.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.001, max=1.0)] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a candidate at most.")] = 64,
@@ -56,36 +68,30 @@ def scaling(
 
     from selfjudge.data.candidates import load_candidates
     from selfjudge.engines.base import SamplingParams
-    from selfjudge.evaluation.page import write_page
-    from selfjudge.evaluation.scaling import scale, sections, table
+    from selfjudge.evaluation.match_judges import RememberingJudge
+    from selfjudge.evaluation.prediction import predict
+    from selfjudge.evaluation.scaling import choose, scale
 
+    params = SamplingParams(n=ns[-1], temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     rows = None if input == WORLD else load_candidates(input, limit)
     opened = options.open(model)
-    if rows is None:
-        params = SamplingParams(
-            n=ns[-1], temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
-        )
-        rows = _sampled(opened, load_prompts(WORLD, limit, seed), params)
-    judge = opened.judge(opened.base)
-    kept = _usable(rows, judge, ns[-1])
-    found = scale(kept, ns, _rules(kept, judge, seed, reward_model), seed, len(rows) - len(kept))
-    what = {"model": model, "input": input, "reward_model": reward_model, "seed": seed}
-    if json_:
-        write_json(json_, what, found)
-    if report:
-        facts = [*what.items(), ("prompts", found.prompts), ("left out", found.left_out)]
-        write_page(report, f"Tournaments of {model}", facts, sections(found), overwrite=True)
-    print(f"{found.prompts} prompts; left out, too few candidates or too long: {found.left_out}")
-    for row in table(found.quality, ns)[1:]:
-        print_table([(f"N = {k}", value) for k, value in zip(ns, row[1:], strict=True)], title=str(row[0]))
+    rows = rows or _sampled(opened, load_prompts(WORLD, limit, seed), params)
+    judge = RememberingJudge(opened.judge(opened.base))
+    drawn = [row.shuffled(seed) for row in _usable(rows, judge, ns[-1])]
+    tournaments = {"tournament": None} | ({f"tournament, K = {repeats}": repeats} if repeats else {})
+    scores = choose(drawn, ns, _rules(drawn, judge, tournaments, seed, league, reward_model))
+    prediction = predict(judge, drawn, ns, scores, tournaments, good_quantile, seed, every=league)
+    found = scale(scores, ns, len(rows) - len(drawn), prediction)
+    what = {"model": model, "input": input, "reward_model": reward_model, "seed": seed, "repeats": repeats}
+    _show(found, what | {"good_quantile": good_quantile}, json_, report)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     """Returns the numbers of --n, which must rise."""
     parts = text.split(",")
     ns = tuple(int(part) for part in parts if part.strip().isdecimal())
-    if len(ns) != len(parts) or ns[0] < 1 or list(ns) != sorted(set(ns)):
-        raise typer.BadParameter(f"{text!r} are no rising numbers from 1 on, such as 1,2,4,8.", param_hint="--n")
+    if len(ns) != len(parts) or ns[0] < 1 or ns[-1] > 1000 or list(ns) != sorted(set(ns)):
+        raise typer.BadParameter(f"{text!r} are no rising numbers from 1 to 1000, such as 1,2,4,8.", param_hint="--n")
     return ns
 
 
@@ -121,10 +127,24 @@ def _usable(rows: Sequence[Candidates], judge: Judge, n: int) -> list[Candidates
     return kept
 
 
-def _rules(rows: Sequence[Candidates], judge: Judge, seed: int, reward_model: str | None) -> dict[str, Rule]:
-    from selfjudge.evaluation.scaling import by_score, by_tournament, longest, most_probable
+def _rules(
+    rows: Sequence[Candidates],
+    judge: Judge,
+    tournaments: Mapping[str, int | None],
+    seed: int,
+    league: bool,
+    reward_model: str | None,
+) -> dict[str, Rule]:
+    from selfjudge.evaluation.match_judges import SampledJudge
+    from selfjudge.evaluation.scaling import by_league, by_score, by_tournament, longest, most_probable
 
-    rules = {"tournament": by_tournament(judge, seed), "longest": longest}
+    rules = {
+        name: by_tournament(SampledJudge(judge, repeats, seed) if repeats else judge, seed)
+        for name, repeats in tournaments.items()
+    }
+    if league:
+        rules["league"] = by_league(judge)
+    rules["longest"] = longest
     if all(row.logprobs is not None for row in rows):
         rules["highest log-prob"] = most_probable
     if reward_model:
@@ -135,3 +155,27 @@ def _rules(rows: Sequence[Candidates], judge: Judge, seed: int, reward_model: st
             lambda some: score_candidates(scorer, [r.prompt for r in some], [r.texts for r in some])
         )
     return rules
+
+
+def _show(found: Scaling, what: dict[str, object], json_: Path | None, report: Path | None) -> None:
+    from selfjudge.evaluation.page import write_page
+    from selfjudge.evaluation.prediction import prediction_table
+    from selfjudge.evaluation.scaling import sections, table
+
+    if json_:
+        write_json(json_, what, found)
+    if report:
+        facts = [*what.items(), ("prompts", found.prompts), ("left out", found.left_out)]
+        write_page(report, f"Tournaments of {what['model']}", facts, sections(found), overwrite=True)
+    print(f"{found.prompts} prompts; left out, too few candidates or too long: {found.left_out}")
+    for row in table(found.quality, found.n)[1:]:
+        print_table([(f"N = {k}", value) for k, value in zip(found.n, row[1:], strict=True)], title=str(row[0]))
+    if not found.prediction:
+        print("Too few prompts with good and with bad candidates to predict from.")
+        return
+    p = found.prediction
+    print(f"Good: a score of {p.good_from:.4g} or more. p_gen {p.p_gen} of {p.p_gen.n} prompts.")
+    for name, tournament in p.knockouts.items():
+        print(f"p_comp of {name}: {tournament.p_comp}")
+    for row in prediction_table(p, found.n)[1:]:
+        print_table([(f"N = {k}", value) for k, value in zip(found.n, row[1:], strict=True)], title=str(row[0]))

@@ -61,6 +61,18 @@ def mean_rate(scores: Sequence[float]) -> Rate:
     return proportion(math.fsum(scores), len(scores))
 
 
+def rate_difference(first: Rate, second: Rate) -> Estimate:
+    """Returns the first rate less the second, of different cases, with Newcombe's interval (1998, method 10).
+
+    It is put together from the Wilson intervals of the two, and holds for small numbers too. NaN where a rate has no
+    cases.
+    """
+    d = first.rate - second.rate
+    low = d - math.hypot(first.rate - first.low, second.high - second.rate)
+    high = d + math.hypot(first.high - first.rate, second.rate - second.low)
+    return Estimate(value=d, low=low, high=high, n=first.n + second.n)
+
+
 class ReliabilityBin(BaseModel):
     """One bin of a reliability diagram: mean stated confidence against the observed accuracy."""
 

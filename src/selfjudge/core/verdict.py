@@ -66,6 +66,13 @@ def combine(verdicts: Sequence[PrincipleVerdict]) -> Verdict:
     )
 
 
+def mirrored(verdict: Verdict) -> Verdict:
+    """Returns the verdict on the same pair with a and b exchanged; it is the same judgment, to the last bit."""
+    return combine(
+        [principle_verdict(v.principle, OrderProbabilities(AB=v.p.BA, BA=v.p.AB)) for v in verdict.principles]
+    )
+
+
 def scores(p: OrderProbabilities) -> tuple[float, float]:
     """Returns (s_a, s_b), each 0..1."""
     return (p.AB.A + p.BA.B) / 2, (p.AB.B + p.BA.A) / 2

@@ -13,7 +13,7 @@ from selfjudge.data.formats.base import own_id
 from selfjudge.data.formats.messages import clean_text, read_prompt
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
-from selfjudge.records import Message
+from selfjudge.records import Comparison, Message
 
 SCORE_COLUMNS = ("score", "gpt4turbo_winrate_vs_gpt35turbo")
 
@@ -35,6 +35,12 @@ class Candidates:
     def first(self, n: int) -> Candidates:
         """Returns the first n answers."""
         return self._at(range(n))
+
+    def pair(self, a: int, b: int) -> Comparison:
+        """Returns two of the answers as a pair to be judged."""
+        return Comparison(
+            id=f"{self.id}:{a}-{b}", prompt=self.prompt, response_a=self.texts[a], response_b=self.texts[b]
+        )
 
     def _at(self, places: Sequence[int]) -> Candidates:
         def at(values: Sequence[Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from selfjudge.core.statistics import ReliabilityBin
 
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2")
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2", "#4b5563", "#be185d")
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "selfjudge",
@@ -29,13 +29,14 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart, with an optional band around it."""
+    """One line of a chart, with an optional band around it; ``dashed`` for what was not measured."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] = field(default=())
     high: Sequence[float] = field(default=())
+    dashed: bool = False
 
 
 def line_chart(
@@ -51,7 +52,8 @@ def line_chart(
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(x, y)
         for line, colour in zip(series, COLOURS, strict=False):
-            axes.plot(line.x, line.y, color=colour, label=line.name, linewidth=1.8)
+            style = "--" if line.dashed else "-"
+            axes.plot(line.x, line.y, style, color=colour, label=line.name, linewidth=1.8)
             if line.low:
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         if level is not None:
@@ -69,7 +71,11 @@ def line_chart(
             )
         if limits is not None:
             axes.set_ylim(limits)
-        if len(series) > 1:
+        if len(series) > 4:
+            # Too many names to find a place for among the lines.
+            figure.set_figheight(4)
+            figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        elif len(series) > 1:
             axes.legend(loc="best", fontsize=9)
         return _svg(figure)
 
