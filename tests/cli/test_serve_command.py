@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
 import openai
 import pytest
+from serve_process import serving
 from served_model import ServedModel
 
 from selfjudge.world.model import build_model
-
-SERVE = ("serve", "--port", "0", "--n", "3", "--max-new-tokens", "6")
-
-
-@contextmanager
-def serving(*options: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Runs the command until it listens; gives the URL of its API and the process."""
-    command = [sys.executable, "-m", "selfjudge.cli.main", *map(str, (*SERVE, *options))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, line
-        yield found.group(0), process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_the_openai_client_against_a_model_in_process(runs):

@@ -150,5 +150,5 @@ def _run(backend: Backend, name: str, settings: ServeSettings, host: str, port: 
         except OSError as e:
             raise RunError(f"{host}:{port} cannot be listened on ({e.strerror}): choose another --port.") from e
         # Requests wait in the socket until the server accepts them.
-        print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (API: /docs)", flush=True)
+        print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (page: /, API: /docs)", flush=True)
         uvicorn.Server(config).run(sockets=[listener])

@@ -19,6 +19,7 @@ from selfjudge.serving.contest import Outcome, Task, hold
 from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
 from selfjudge.serving.gate import Gate, log_text
+from selfjudge.serving.pages import add_pages
 from selfjudge.serving.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.requests import ChatRequest, CompletionFields, CompletionRequest, JudgeRequest
 from selfjudge.serving.settings import ServeSettings
@@ -37,7 +38,7 @@ def create_app(backend: Backend, model: str, settings: ServeSettings) -> FastAPI
         async with backend.running():
             yield
 
-    app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Gate, settings=settings)
     add_error_handlers(app)
     api = _Api(backend, Served(model, backend.max_length), settings)
@@ -50,6 +51,7 @@ def create_app(backend: Backend, model: str, settings: ServeSettings) -> FastAPI
     app.get("/healthz", response_class=Response)(api.healthz)
     app.get("/readyz", response_class=Response, responses=errors)(api.readyz)
     app.get("/metrics", response_class=Response)(api.metrics)
+    add_pages(app)
     return app
 
 
@@ -80,7 +82,7 @@ class _Api:
         self._flights.require_room()
         pairs = comparisons(body)
         judged = await result(self._flights.start(self._backend.verdicts(pairs)), request)
-        return _json(verdicts_reply(pairs, judged))
+        return _json(verdicts_reply(pairs, judged, principles=bool(body.principles)))
 
     async def models(self) -> ModelList:
         """List the model that is served."""
