@@ -49,6 +49,37 @@ def test_a_server_in_front_of_servers(world_chat, tmp_path):
     assert one.requests or other.requests
 
 
+def vote_in_the_arena(url):
+    """Draws a pair (two small models may give the same answer), votes, and returns the models that have met."""
+    for seed in range(20):
+        body = {"prompt": f"Name {'two' if seed % 2 else 'three'} things of the sea for Ada."}
+        pair = httpx.post(f"{url}/arena/pairs", json=body, timeout=60)
+        if pair.status_code == 200:
+            break
+        assert pair.json()["error"]["code"] == "identical"
+    vote = httpx.post(f"{url}/arena/votes", json={"pair": pair.json()["id"], "vote": "A"}).json()
+    (row,) = httpx.get(f"{url}/arena/votes.jsonl").text.splitlines()
+    assert json.loads(row)["chosen"][0]["content"] == pair.json()["response_a"]
+    assert httpx.get(f"{url}/arena").json()["agreement"]["n"] == 1
+    return {vote["model_a"], vote["model_b"]}
+
+
+def test_an_arena_of_a_model_with_its_adapter_and_without(runs, tmp_path):
+    options = ("--model", runs / "jsft", "--adapter", runs / "train", "--arena", tmp_path / "votes.db")
+    with serving(*options) as (url, _):
+        assert vote_in_the_arena(url) == {str(runs / "jsft"), f"{runs / 'jsft'} with the adapter"}
+
+
+def test_an_arena_of_two_models_of_a_server(world_chat, tmp_path):
+    with ServedModel(build_model(world_chat.tokenizer, seed=0).eval(), world_chat).running() as there:
+        options = ("--rival", "second", "--arena", f"sqlite:///{tmp_path / 'votes.db'}")
+        with serving("--model", "builtin:world", "--backend", there.url, *options) as (url, _):
+            assert vote_in_the_arena(url) == {"tiny", "second"}
+    drawn = {request["model"] for request in there.requests if request["max_tokens"] > 1}
+    assert drawn == {"tiny", "second"}
+    assert {request["model"] for request in there.requests if request["max_tokens"] == 1} == {"tiny"}
+
+
 def test_bad_options_end_in_a_sentence(run, tmp_path):
     for options, word in (
         (("--on-judge-failure", "guess"), "--on-judge-failure"),
@@ -57,6 +88,10 @@ def test_bad_options_end_in_a_sentence(run, tmp_path):
         (("--api-keys", tmp_path / "nothing"), "cannot be read"),
         (("--backend", "http://127.0.0.1:1/v1"), "cannot be reached"),
         (("--served-model", "x"), "--served-model"),
+        (("--arena", tmp_path / "votes.db"), "--adapter"),
+        (("--arena", tmp_path / "votes.db", "--backend", "http://localhost:1/v1"), "--rival"),
+        (("--rival", "x", "--backend", "http://localhost:1/v1"), "--arena"),
+        (("--rival", "x", "--arena", tmp_path / "votes.db"), "--backend"),
     ):
         result = run("serve", "--model", "builtin:world", *options)
         assert result.code == 2, result.out

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from serve_process import serving
+from transformers import AutoModelForCausalLM
 from windows import DESKTOP, PHONE, Open
 
 pytestmark = pytest.mark.slow
@@ -35,7 +37,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "selfjudge.cli.main", "jsft", "--recipe", "demo", "--output-dir", str(folder)]
     settings = [word for setting in TRAINING for word in ("--set", setting)]
     subprocess.run([*command, *settings], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    with serving("--model", folder, "--max-new-tokens", "16") as (url, _):
+    # The second model of the arena is the same with an adapter that does nothing yet: samples differ all the same.
+    adapter = folder.with_name("adapter")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "model"), LoraConfig(r=4)).save_pretrained(adapter)
+    arena = ("--adapter", adapter, "--arena", folder.with_name("votes.db"))
+    with serving("--model", folder, "--max-new-tokens", "16", *arena) as (url, _):
         yield url.removesuffix("v1")
 
 
@@ -75,3 +81,32 @@ def test_lens(served: str, page_at: Open, tmp_path: Path, window: str, scheme: s
         lens.get_by_role("button", name="Judge", exact=True).click()
         lens.get_by_text("Since the verdict before").wait_for()
         save(page, f"lens-{window}-{scheme}", tmp_path)
+
+
+@pytest.mark.parametrize(("window", "scheme"), [("desktop", "light")])
+def test_arena(served: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
+    with page_at(f"{served}#arena", PHONE if window == "phone" else DESKTOP, scheme) as page:
+        page.locator("#arena form").wait_for()
+        votes = (
+            ("Ada", "ArrowLeft"),
+            ("Ben", "ArrowLeft"),
+            ("Ida", "ArrowRight"),
+            ("Finn", "t"),
+            ("Hana", "ArrowRight"),
+        )
+        for name, key in votes:
+            page.locator("#arena").get_by_label("Prompt").fill(PROMPT.replace("Ada", name))
+            page.get_by_role("button", name="Draw a pair").click()
+            page.locator("#arena .status", has_text="Which is better?").wait_for()
+            page.keyboard.press(key)
+            page.locator("#arena .status", has_text="You voted").wait_for()
+        page.locator("#agreement", has_text="4 votes").wait_for()
+        for shown in page.locator("#arena .card h3, #wins, #model").all():
+            code = f"shown => {{ shown.textContent = shown.textContent.replaceAll('{folder_of(page)}', 'runs/demo'); }}"
+            shown.evaluate(code)
+        save(page, f"arena-{window}-{scheme}", tmp_path)
+
+
+def folder_of(page: Any) -> str:
+    """The folder of the served model, which is another on every machine."""
+    return str(Path(page.evaluate("fetch('v1/models').then(r => r.json())")["data"][0]["id"]).parent)

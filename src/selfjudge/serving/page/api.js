@@ -19,6 +19,11 @@ export async function get(path) {
   return (await ask(path, {})).json();
 }
 
+/** Returns what GET answers with, as a file. */
+export async function file(path) {
+  return (await ask(path, {})).blob();
+}
+
 /** Returns the JSON that POST answers with. */
 export async function post(path, body) {
   return (await ask(path, sending(body))).json();

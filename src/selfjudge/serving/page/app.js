@@ -1,6 +1,7 @@
 // Starts the page: which model is served, whether a key is wanted, and which of its parts is shown.
 
 import { get, KeyWanted, setKey } from "./api.js";
+import { arena } from "./arena.js";
 import { lens } from "./lens.js";
 import { playground } from "./playground.js";
 
@@ -13,6 +14,7 @@ function show() {
   const wanted = location.hash.slice(1);
   const shown = sections.find((section) => section.id === wanted) ?? sections[0];
   for (const section of sections) section.hidden = section !== shown;
+  shown.dispatchEvent(new Event("shown"));
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${shown.id}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -63,5 +65,6 @@ keyForm.addEventListener("submit", (event) => {
 window.addEventListener("hashchange", show);
 playground(document.getElementById("playground"), model);
 lens(document.getElementById("lens"), model);
+arena(document.getElementById("arena"), model);
 show();
 start();
