@@ -79,7 +79,7 @@ def test_what_a_match_shows_is_what_the_judge_says(served: str, page_at: Open) -
 def test_one_candidate_is_shown_without_a_bracket(served: str, page_at: Open) -> None:
     with page_at(served) as page:
         page.get_by_label("Prompt").first.fill(PROMPT)
-        page.get_by_label("Temperature").fill("0")
+        page.get_by_label("Temperature").first.fill("0")
         page.get_by_role("button", name="Run").click()
         page.locator("#playground .status", has_text="Done").wait_for()
         assert page.locator(".card").count() == 1
@@ -106,6 +106,10 @@ def test_the_lens_shows_principles_orders_and_what_an_edit_changes(served: str, 
             assert f"Strength for A {told['strength']:.2f};" in shown
             assert f"A {told['p']['AB']['A']:.2f}, B {told['p']['AB']['B']:.2f}" in shown
             assert f"A {told['p']['BA']['B']:.2f}, B {told['p']['BA']['A']:.2f}" in shown
+            ab, ba = told["p"]["AB"], told["p"]["BA"]
+            # What A and B get when shown first, against when shown second.
+            gain = (ab["A"] - ba["B"] + ba["A"] - ab["B"]) / 2
+            assert f"{abs(gain):.2f} {'less' if gain < 0 else 'more'} than shown second" in shown
 
         lens.get_by_label("Response B").fill("coral fox")
         with page.expect_response("**/v1/judge") as caught:
@@ -190,6 +194,9 @@ def test_nothing_is_wider_than_a_phone(served: str, page_at: Open) -> None:
             lens.get_by_label(label).fill(label[-1] + "x" * 40)
         lens.get_by_role("button", name="Judge", exact=True).click()
         lens.locator(".status", has_text="The judge").wait_for()
+        assert overflow(page) == 0
+        page.get_by_role("link", name="Arena").click()
+        page.locator("#arena-what", has_text="needs two models").wait_for()
         assert overflow(page) == 0
         page.goto(f"{served}docs")
         page.locator(".endpoint").first.wait_for()
