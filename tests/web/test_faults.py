@@ -204,3 +204,17 @@ def test_a_server_without_keys_shows_no_field_for_one(engine: ScoreEngine, page_
 def _going(engine: ScoreEngine) -> Iterator[None]:
     yield
     engine.going.set()
+
+
+def test_both_orders_are_told_for_the_response_and_not_for_the_label(engine: ScoreEngine, page_at: Open) -> None:
+    """The judge gives the larger score 0.9, wherever it is shown: the label A is once the one, once the other."""
+    with listening(app_on(engine)) as (url, _), page_at(f"{url}/#lens") as page:
+        lens = page.locator("#lens")
+        for label, text in (("Prompt", "x"), ("Response A", "score 1"), ("Response B", "score 5")):
+            lens.get_by_label(label).fill(text)
+        lens.get_by_role("button", name="Judge", exact=True).click()
+        lens.locator(".status", has_text="The judge prefers B: strength 0.90, both orders agree.").wait_for()
+        shown = [line.replace("\n", " ") for line in lens.locator(".order").all_inner_texts()]
+        assert shown == ["A first A 0.10, B 0.90", "B first A 0.10, B 0.90"]
+        widths = lens.locator(".bar .b").evaluate_all("parts => parts.map(part => part.style.width)")
+        assert widths == ["90%", "90%"]
