@@ -20,8 +20,10 @@ from selfjudge.judge import Judge
 from selfjudge.records import Completion
 from selfjudge.serving import listen
 from selfjudge.serving.app import create_app
+from selfjudge.serving.arena import Arena, Contestant
 from selfjudge.serving.in_process import InProcessBackend
 from selfjudge.serving.settings import ServeSettings
+from selfjudge.serving.votes import VoteStore
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
@@ -98,6 +100,20 @@ def judge_on(engine: object, chat: ChatEncoder) -> Judge:
 def app_on(engine: ScoreEngine, settings: ServeSettings | None = None) -> FastAPI:
     backend = InProcessBackend(engine, judge_on(engine, engine.chat), engine.chat)
     return create_app(backend, MODEL, settings or ServeSettings(n=4, max_new_tokens=8))
+
+
+def arena_app_on(engine: ScoreEngine, database: str, answers: dict[str, str], settings: ServeSettings) -> FastAPI:
+    """An app with an arena, in which each of two models always gives its own answer."""
+
+    def contestant(name: str) -> Contestant:
+        async def sample(prompt: Sequence[int], params: SamplingParams) -> list[Completion]:
+            return [Completion(ids=(1, 2), text=answers[name], finish_reason="stop")] * params.n
+
+        return Contestant(name, sample)
+
+    backend = InProcessBackend(engine, judge_on(engine, engine.chat), engine.chat)
+    first, second = map(contestant, answers)
+    return create_app(backend, MODEL, settings, Arena(backend, (first, second), VoteStore(database)))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from selfjudge.records import Match, OrderProbabilities, Preferred
+from selfjudge.records import Match, OrderProbabilities, Preferred, PrincipleVerdict
 
 FinishReason = Literal["stop", "length"]
 
@@ -87,7 +87,7 @@ class TextReply(BaseModel):
 
 
 class PairVerdict(BaseModel):
-    """The fields that ``selfjudge judge`` writes."""
+    """The fields that ``selfjudge judge`` writes, and the verdicts of the principles one by one where asked for."""
 
     id: str
     preferred: Preferred
@@ -95,6 +95,7 @@ class PairVerdict(BaseModel):
     agree: bool
     label_mass: float
     p: OrderProbabilities
+    principles: list[PrincipleVerdict] | None = None
 
 
 class JudgeReply(BaseModel):

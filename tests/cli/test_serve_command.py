@@ -7,17 +7,16 @@ import json
 import os
 import re
 import resource
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2 as httpx
 import openai
 import pytest
+from serve_process import serving
 from served_model import ServedModel
 
 from selfjudge.client import AsyncClient
@@ -28,26 +27,6 @@ from selfjudge.records import Comparison
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 from selfjudge.world.model import build_model
-
-SERVE = ("serve", "--port", "0", "--n", "3", "--max-new-tokens", "6")
-
-
-@contextmanager
-def serving(*options: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Runs the command until it listens; gives the URL of its API and the process."""
-    command = [sys.executable, "-m", "selfjudge.cli.main", *map(str, (*SERVE, *options))]
-    # Few open files, as many systems allow at first.
-    command = ["sh", "-c", 'ulimit -S -n 512 && exec "$@"', "sh", *command]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, line
-        yield found.group(0), process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_the_openai_client_against_a_model_in_process(runs):
@@ -131,6 +110,10 @@ def test_bad_options_end_in_a_sentence(run, tmp_path):
         (("--api-keys", tmp_path / "nothing"), "cannot be read"),
         (("--backend", "http://127.0.0.1:1/v1"), "cannot be reached"),
         (("--served-model", "x"), "--served-model"),
+        (("--arena", tmp_path / "votes.db"), "--adapter"),
+        (("--arena", tmp_path / "votes.db", "--backend", "http://localhost:1/v1"), "--rival"),
+        (("--rival", "x", "--backend", "http://localhost:1/v1"), "--arena"),
+        (("--rival", "x", "--arena", tmp_path / "votes.db"), "--backend"),
     ):
         result = run("serve", "--model", "builtin:world", *options)
         assert result.code == 2, result.out

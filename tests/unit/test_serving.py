@@ -245,14 +245,17 @@ def test_a_stream_tells_progress_and_then_the_winner(client: TestClient) -> None
     response = client.post(CHAT, json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     comments, data = events(response)
-    assert comments == [{"prompt": 0, "drawn": 4}, {"prompt": 0, "matches": 2}, {"prompt": 0, "matches": 1}]
+    told = [("drawn", 4), ("pairings", 2), ("matches", 2), ("pairings", 1), ("matches", 1)]
+    assert comments == [{"prompt": 0, what: many} for what, many in told]
     assert data[-1] == "[DONE]"
     assert "".join(d["choices"][0]["delta"].get("content", "") for d in data[:-1]) == "score 13"
     comments, data = events(
         client.post(CHAT, json=body | {"selfjudge": True, "stream_options": {"include_usage": True}})
     )
     assert comments[0]["drawn"] == ["score 3", "score 8", "score 13", "score 1"]
-    assert [match["winner"] for match in comments[2]["matches"]] == [2]
+    assert [match["winner"] for match in comments[4]["matches"]] == [2]
+    for begun, over in ((1, 2), (3, 4)):
+        assert comments[begun]["pairings"] == [[match["a"], match["b"]] for match in comments[over]["matches"]]
     assert data[-3]["selfjudge"]["placing"][0] == 2
     assert data[-2]["usage"]["total_tokens"] > 0
 
@@ -260,7 +263,7 @@ def test_a_stream_tells_progress_and_then_the_winner(client: TestClient) -> None
 def test_an_error_in_a_stream_is_told_in_the_stream(client: TestClient, engine: ScoreEngine) -> None:
     engine.judge_error = DOWN
     comments, data = events(client.post(CHAT, json=chat_body(stream=True)))
-    assert comments == [{"prompt": 0, "drawn": 4}]
+    assert comments == [{"prompt": 0, "drawn": 4}, {"prompt": 0, "pairings": 2}]
     assert [d["error"]["code"] for d in data] == ["judging_failed"]
     assert error(client.post(CHAT, json=chat_body(stream=True, model="other")), 404)
 

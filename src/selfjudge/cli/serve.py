@@ -24,7 +24,9 @@ from selfjudge.cli.common import (
 from selfjudge.cli.engines import EngineOptions
 
 if TYPE_CHECKING:
+    from selfjudge.serving.arena import Arena
     from selfjudge.serving.backend import Backend
+    from selfjudge.serving.in_process import InProcessBackend
     from selfjudge.serving.settings import ServeSettings
 
 
@@ -56,6 +58,15 @@ def serve(
         Literal["error", "best-so-far"],
         typer.Option(help="When judging fails midway: 503, or the best placed until then, marked as such."),
     ] = "error",
+    arena: Annotated[
+        str | None,
+        typer.Option(
+            help="Open the arena, and keep votes in this file of SQLite, or in the database of this SQLAlchemy URL."
+        ),
+    ] = None,
+    rival: Annotated[
+        str | None, typer.Option(help="With --arena and --backend: the other model, by its name on the servers.")
+    ] = None,
     log_text: Annotated[bool, typer.Option("--log-text", help="Write prompts and answers to the log.")] = False,
     adapter: AdapterOption = None,
     template: TemplatesOption = None,
@@ -83,10 +94,16 @@ def serve(
         max_body=max_body, timeout=timeout, key_hashes=read_key_hashes(api_keys) if api_keys else frozenset(),
         on_judge_failure=on_judge_failure, log_text=log_text,
     )  # fmt: skip
+    _check_arena(arena, rival, adapter, served=bool(backend))
     if backend:
         if adapter is not None:
             raise typer.BadParameter("not with --backend: the servers hold the weights", param_hint="--adapter")
-        _run(*_upstream(model, backend, template, chat_template, served_model), settings, host, port)
+        upstream, name = _upstream(model, backend, template, chat_template, served_model)
+        met = None
+        if arena and rival:
+            other, _ = _upstream(model, backend, template, chat_template, rival)
+            met = _upstream_arena(arena, upstream, name, other, rival)
+        _run(upstream, name, settings, host, port, met)
         return
     if served_model is not None:
         raise typer.BadParameter("only with --backend", param_hint="--served-model")
@@ -96,8 +113,40 @@ def serve(
 
     from selfjudge.serving.in_process import InProcessBackend
 
-    judge = opened.judge(opened.base)
-    _run(InProcessBackend(opened.engine, judge, opened.chat), model, settings, host, port)
+    here = InProcessBackend(opened.engine, opened.judge(opened.base), opened.chat)
+    _run(here, model, settings, host, port, _adapter_arena(arena, here, model) if arena else None)
+
+
+def _check_arena(arena: str | None, rival: str | None, adapter: Path | None, *, served: bool) -> None:
+    """Raises BadParameter unless an arena has two models, and a rival an arena."""
+    if rival is not None and (arena is None or not served):
+        raise typer.BadParameter("only with --arena and --backend", param_hint="--rival")
+    if arena is not None and (rival if served else adapter) is None:
+        needed = "--rival" if served else "--adapter (it then meets the model without it), or --backend with --rival"
+        raise typer.BadParameter(f"needs two models: add {needed}", param_hint="--arena")
+
+
+def _adapter_arena(database: str, backend: InProcessBackend, model: str) -> Arena:
+    """Returns the arena of a model with its adapter and without."""
+    from functools import partial
+
+    from selfjudge.serving.arena import Arena, Contestant
+    from selfjudge.serving.votes import VoteStore
+
+    adapted = Contestant(f"{model} with the adapter", partial(backend.sample, repeatable=False))
+    return Arena(backend, (adapted, Contestant(model, backend.sample_judge)), VoteStore(database))
+
+
+def _upstream_arena(database: str, backend: Backend, model: str, other: Backend, rival: str) -> Arena:
+    """Returns the arena of two models of the servers."""
+    from functools import partial
+
+    from selfjudge.serving.arena import Arena, Contestant
+    from selfjudge.serving.votes import VoteStore
+
+    first = Contestant(model, partial(backend.sample, repeatable=False))
+    second = Contestant(rival, partial(other.sample, repeatable=False), other.running)
+    return Arena(backend, (first, second), VoteStore(database))
 
 
 def _upstream(
@@ -119,7 +168,9 @@ def _upstream(
     return UpstreamBackend(engines, encoder), engines[0].model
 
 
-def _run(backend: Backend, name: str, settings: ServeSettings, host: str, port: int) -> None:
+def _run(
+    backend: Backend, name: str, settings: ServeSettings, host: str, port: int, arena: Arena | None = None
+) -> None:
     """Serves until stopped.
 
     Raises:
@@ -136,7 +187,7 @@ def _run(backend: Backend, name: str, settings: ServeSettings, host: str, port: 
     for ours in ("selfjudge", "uvicorn"):
         logging.getLogger(ours).setLevel(logging.INFO)
     allow_connections()
-    app = create_app(backend, name, settings)
+    app = create_app(backend, name, settings, arena)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named, asyncio sends at once what is written to its connections (TCP_NODELAY).
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -147,5 +198,5 @@ def _run(backend: Backend, name: str, settings: ServeSettings, host: str, port: 
         except OSError as e:
             raise RunError(f"{host}:{port} cannot be listened on ({e.strerror}): choose another --port.") from e
         # Requests wait in the socket until the server accepts them.
-        print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (API: /docs)", flush=True)
+        print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (page: /, API: /docs)", flush=True)
         server(app).run(sockets=[listener])

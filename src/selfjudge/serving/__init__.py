@@ -7,6 +7,7 @@ from selfjudge.errors import MissingExtraError
 try:
     import fastapi as fastapi
     import prometheus_client as prometheus_client
+    import sqlalchemy as sqlalchemy
     import uvicorn as uvicorn
 except ImportError as e:
     raise MissingExtraError("Serving", "serve") from e

@@ -73,13 +73,16 @@ def text_reply(
     return reply
 
 
-def verdicts_reply(pairs: Sequence[Comparison], judged: Judged) -> JudgeReply:
-    """Returns the reply to pairs."""
+def verdicts_reply(pairs: Sequence[Comparison], judged: Judged, *, principles: bool) -> JudgeReply:
+    """Returns the reply to pairs; ``principles`` adds their verdicts one by one."""
     verdicts = [
         PairVerdict(id=pair.id, preferred=v.preferred, strength=v.strength, agree=v.agree, label_mass=v.label_mass,
                     p=v.p)
         for pair, v in zip(pairs, judged.verdicts, strict=True)
     ]  # fmt: skip
+    if principles:
+        for told, v in zip(verdicts, judged.verdicts, strict=True):
+            told.principles = list(v.principles)
     TOKENS.labels("prompt").inc(judged.tokens)
     return JudgeReply(
         verdicts=verdicts, usage=Usage(prompt_tokens=judged.tokens, completion_tokens=0, total_tokens=judged.tokens)

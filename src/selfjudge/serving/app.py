@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,11 +15,13 @@ from pydantic import BaseModel
 from selfjudge import __version__
 from selfjudge.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.answers import Served, chat_reply, text_reply, verdicts_reply
+from selfjudge.serving.arena import CLOSED, NEEDED, Arena, ArenaPair, ArenaPrompt, ArenaState, Revealed, Vote
 from selfjudge.serving.backend import Backend
 from selfjudge.serving.contest import Outcome, Task, hold
 from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
 from selfjudge.serving.gate import Gate, log_text
+from selfjudge.serving.pages import add_pages
 from selfjudge.serving.requests import ChatRequest, CompletionFields, CompletionRequest, JudgeRequest
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.streaming import Progress, chat_chunks, stream, text_chunks
@@ -34,37 +36,46 @@ B = TypeVar("B", bound=CompletionFields)
 T = TypeVar("T")
 
 
-def create_app(backend: Backend, model: str, settings: ServeSettings) -> FastAPI:
-    """Returns the app that serves a backend under the name ``model``."""
+def create_app(backend: Backend, model: str, settings: ServeSettings, arena: Arena | None = None) -> FastAPI:
+    """Returns the app that serves a backend under the name ``model``, with an arena where there is one."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with backend.running():
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(backend.running())
+            for contestant in arena.contestants if arena else ():
+                await stack.enter_async_context(contestant.running())
             yield
 
-    app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Gate, settings=settings)
     add_error_handlers(app)
-    api = _Api(backend, Served(model, backend.max_length), settings)
+    api = _Api(backend, Served(model, backend.max_length), settings, arena)
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in ("4XX", "5XX")}
     streamed = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **errors}
     app.post("/v1/chat/completions", response_model=ChatReply, responses=streamed)(api.chat)
     app.post("/v1/completions", response_model=TextReply, responses=streamed)(api.completions)
     app.post("/v1/judge", response_model=JudgeReply, responses=errors)(api.judge)
+    app.get("/v1/arena", response_model=ArenaState, responses=errors)(api.arena)
+    app.post("/v1/arena/pairs", response_model=ArenaPair, responses=errors)(api.arena_pair)
+    app.post("/v1/arena/votes", response_model=Revealed, responses=errors)(api.arena_vote)
+    app.get("/v1/arena/votes.jsonl", response_class=Response, responses=errors)(api.arena_export)
     app.get("/v1/models", response_model=ModelList, responses=errors)(api.models)
     app.get("/healthz", response_class=Response)(api.healthz)
     app.get("/readyz", response_class=Response, responses=errors)(api.readyz)
     app.get("/metrics", response_class=Response)(api.metrics)
+    add_pages(app)
     return app
 
 
 class _Api:
     """The endpoints."""
 
-    def __init__(self, backend: Backend, served: Served, settings: ServeSettings) -> None:
+    def __init__(self, backend: Backend, served: Served, settings: ServeSettings, arena: Arena | None) -> None:
         self._backend = backend
         self._served = served
         self._settings = settings
+        self._arena = arena
         self._tasks = TaskMaker(backend, settings)
         self._flights = Flights(settings.max_requests, settings.timeout)
 
@@ -85,7 +96,26 @@ class _Api:
         self._flights.require_room()
         pairs = comparisons(body)
         judged = await result(self._flights.start(self._backend.verdicts(pairs)), request)
-        return _json(verdicts_reply(pairs, judged))
+        return _json(verdicts_reply(pairs, judged, principles=bool(body.principles)))
+
+    async def arena(self) -> ArenaState:
+        """Tell which models meet, and how far the judge agrees with the people."""
+        return await self._arena.state() if self._arena else CLOSED
+
+    async def arena_pair(self, body: ArenaPrompt, request: Request) -> Response:
+        """Draw a response of each model, to be voted on without knowing whose it is."""
+        arena = self._open_arena()
+        self._flights.require_room()
+        task = await asyncio.to_thread(self._tasks.chat, body.chat(self._served.name))
+        return _json(await result(self._flights.start(arena.pair(task)), request))
+
+    async def arena_vote(self, body: Vote) -> Revealed:
+        """Vote on a pair; the reply tells the models and the judge's verdict."""
+        return await self._open_arena().vote(body)
+
+    async def arena_export(self) -> Response:
+        """Give all votes that are no ties as JSON lines of preferences."""
+        return Response(await self._open_arena().export(), media_type="application/jsonl")
 
     async def models(self) -> ModelList:
         """List the model that is served."""
@@ -114,6 +144,11 @@ class _Api:
                 404, f"The model `{body.model}` is not served here; GET /v1/models tells which is.", "model_not_found",
                 "model",
             )  # fmt: skip
+
+    def _open_arena(self) -> Arena:
+        if self._arena is None:
+            raise ApiError(404, NEEDED, "arena_closed")
+        return self._arena
 
     async def _answer(
         self, tasks: Sequence[Task], body: CompletionFields, request: Request, reply: Any, chunks: Any

@@ -17,7 +17,8 @@ from selfjudge.serving.settings import OnJudgeFailure
 from selfjudge.tournament import RunningBracket
 
 Report = Callable[[dict[str, Any]], None]
-"""Called with what has just happened: ``drawn`` with the texts of the candidates, ``matches`` with a round of them."""
+"""Called with what has just happened: ``drawn`` with the texts of the candidates, ``pairings`` with those of a
+round that is judged now, ``matches`` with its verdicts."""
 
 _FAILURE = "Judging failed before the tournament was over"
 _logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ async def _play(
 ) -> None:
     try:
         while not bracket.finished:
+            report({"pairings": bracket.state.pairings()})
             judged = await backend.verdicts(bracket.comparisons())
             matches = bracket.take(judged.verdicts)
             MATCHES.inc(len(matches))

@@ -92,6 +92,14 @@ class InProcessBackend:
         shared = replace(params, seed=0)
         return await self._completions(shared, partial(self._sample_anyhow, shared), prompt)
 
+    async def sample_judge(self, prompt: Sequence[int], params: SamplingParams) -> list[Completion]:
+        """Draws from the judge's model, in a call of its own: the policy without its adapter."""
+
+        def sample(prompts: list[Sequence[int]]) -> list[list[Completion]]:
+            return self.judge.engine.sample(prompts, params)
+
+        return await self._completions(object(), sample, prompt)
+
     async def verdicts(self, comparisons: Sequence[Comparison]) -> Judged:
         """Judges together with all other tournaments that wait for verdicts."""
         judged: Judged = await self._submit("judge", "judge", self._judge, comparisons)

@@ -163,6 +163,7 @@ class JudgeRequest(Body):
     """``POST /v1/judge``."""
 
     pairs: Annotated[list[Pair], Field(min_length=1, max_length=MAX_PAIRS)]
+    principles: bool | None = Field(None, description="Add the verdict of each principle.")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,0 +1,112 @@
+"""The pictures of docs/serving.md, taken of a real server with a small model that has learnt to judge a little.
+
+They are written into the folder that the variable SCREENSHOTS names, `SCREENSHOTS=docs/images`; otherwise only made.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from serve_process import serving
+from transformers import AutoModelForCausalLM
+from windows import DESKTOP, PHONE, Open
+
+pytestmark = pytest.mark.slow
+
+LARGEST = 200_000
+TRAINING = (
+    "data.sources.0.limit=8000",
+    "jsft.training.max_steps=200",
+    "jsft.training.warmup_steps=20",
+    "jsft.training.lr_scheduler_kwargs.num_decay_steps=80",
+)
+PROMPT = "Name three things of the sea for Ada."
+RESPONSES = ("coral tide wave", "coral er whatever")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("trained") / "jsft"
+    command = [sys.executable, "-m", "selfjudge.cli.main", "jsft", "--recipe", "demo", "--output-dir", str(folder)]
+    settings = [word for setting in TRAINING for word in ("--set", setting)]
+    subprocess.run([*command, *settings], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    # The second model of the arena is the same with an adapter that does nothing yet: samples differ all the same.
+    adapter = folder.with_name("adapter")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "model"), LoraConfig(r=4)).save_pretrained(adapter)
+    arena = ("--adapter", adapter, "--arena", folder.with_name("votes.db"))
+    with serving("--model", folder, "--max-new-tokens", "16", *arena) as (url, _):
+        yield url.removesuffix("v1")
+
+
+def save(page: Any, name: str, folder: Path, *, height: int | None = None) -> None:
+    """Takes a picture of the page, or of its upper part of a given height."""
+    path = Path(os.environ.get("SCREENSHOTS", folder)) / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.evaluate("document.activeElement.blur(), window.scrollTo(0, 0)")
+    if height is not None:
+        page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    page.screenshot(path=path, full_page=height is None)
+    assert 5_000 < path.stat().st_size < LARGEST
+
+
+@pytest.mark.parametrize(("window", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_playground(served: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
+    with page_at(served, PHONE if window == "phone" else DESKTOP, scheme) as page:
+        # The folder's path is another on every machine.
+        page.locator("#model").evaluate("shown => { shown.textContent = 'runs/demo/jsft'; }")
+        page.get_by_label("Prompt").first.fill(PROMPT)
+        page.get_by_label("Candidates").fill("6")
+        page.get_by_role("button", name="Run").click()
+        page.locator("#playground .status", has_text="Done").wait_for()
+        save(page, f"playground-{window}-{scheme}", tmp_path, height=1400 if window == "phone" else None)
+
+
+@pytest.mark.parametrize(("window", "scheme"), [("desktop", "dark"), ("phone", "light")])
+def test_lens(served: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
+    with page_at(f"{served}#lens", PHONE if window == "phone" else DESKTOP, scheme) as page:
+        page.locator("#model").evaluate("shown => { shown.textContent = 'runs/demo/jsft'; }")
+        lens = page.locator("#lens")
+        for label, text in (("Prompt", PROMPT), ("Response A", RESPONSES[0]), ("Response B", RESPONSES[1])):
+            lens.get_by_label(label).fill(text)
+        lens.get_by_role("button", name="Judge", exact=True).click()
+        lens.locator(".status", has_text="The judge").wait_for()
+        lens.get_by_label("Response B").fill(RESPONSES[1].replace("er whatever", "harbor whatever"))
+        lens.get_by_role("button", name="Judge", exact=True).click()
+        lens.get_by_text("Since the verdict before").wait_for()
+        save(page, f"lens-{window}-{scheme}", tmp_path)
+
+
+@pytest.mark.parametrize(("window", "scheme"), [("desktop", "light")])
+def test_arena(served: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
+    with page_at(f"{served}#arena", PHONE if window == "phone" else DESKTOP, scheme) as page:
+        page.locator("#arena form").wait_for()
+        votes = (
+            ("Ada", "ArrowLeft"),
+            ("Ben", "ArrowLeft"),
+            ("Ida", "ArrowRight"),
+            ("Finn", "t"),
+            ("Hana", "ArrowRight"),
+        )
+        for name, key in votes:
+            page.locator("#arena").get_by_label("Prompt").fill(PROMPT.replace("Ada", name))
+            page.get_by_role("button", name="Draw a pair").click()
+            page.locator("#arena .status", has_text="Which is better?").wait_for()
+            page.keyboard.press(key)
+            page.locator("#arena .status", has_text="You voted").wait_for()
+        page.locator("#agreement", has_text="4 votes").wait_for()
+        for shown in page.locator("#arena .card h3, #wins, #model").all():
+            code = f"shown => {{ shown.textContent = shown.textContent.replaceAll('{folder_of(page)}', 'runs/demo'); }}"
+            shown.evaluate(code)
+        save(page, f"arena-{window}-{scheme}", tmp_path)
+
+
+def folder_of(page: Any) -> str:
+    """The folder of the served model, which is another on every machine."""
+    return str(Path(page.evaluate("fetch('v1/models').then(r => r.json())")["data"][0]["id"]).parent)
