@@ -16,14 +16,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def test_every_line_is_on_the_chart_and_many_names_are_beside_it(drawn: list[Figure]) -> None:
-    lines = [plots.Series(str(i), [1, 2], [i, i], dashed=i == 1) for i in range(8)]
+    lines = [plots.Series(str(i), [1, 2], [i, i], dashed=i == 1) for i in range(10)]
     plots.line_chart(lines, x="x", y="y")
     plots.line_chart(lines[:2], x="x", y="y")
     many, few = drawn
-    assert len(many.axes[0].lines) == len({line.get_color() for line in many.axes[0].lines}) == 8
+    looks = [(line.get_color(), line.get_linestyle()) for line in many.axes[0].lines]
+    assert len(looks) == len({*looks}) == 10
     assert [line.get_linestyle() for line in few.axes[0].lines] == ["-", "--"]
     assert many.axes[0].get_legend() is None
-    assert [text.get_text() for text in many.legends[0].get_texts()] == [str(i) for i in range(8)]
+    assert [text.get_text() for text in many.legends[0].get_texts()] == [str(i) for i in range(10)]
     assert few.axes[0].get_legend() is not None
 
 

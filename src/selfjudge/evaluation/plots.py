@@ -51,8 +51,9 @@ def line_chart(
     """Returns a line chart; ``level`` draws a horizontal line, ``marker`` a named vertical one."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(x, y)
-        for line, colour in zip(series, COLOURS, strict=False):
-            style = "--" if line.dashed else "-"
+        for i, line in enumerate(series):
+            # Colours come again, with another stroke.
+            style, colour = "--" if line.dashed else "-" if i < len(COLOURS) else ":", COLOURS[i % len(COLOURS)]
             axes.plot(line.x, line.y, style, color=colour, label=line.name, linewidth=1.8)
             if line.low:
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)

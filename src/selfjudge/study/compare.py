@@ -118,6 +118,7 @@ def _pretrain(folder: Path, seed: int) -> None:
     partial = folder / "base.partial"
     shutil.rmtree(partial, ignore_errors=True)
     pretrain_world_model(partial, seed).rename(world_base(folder))
+    shutil.rmtree(folder / "base.partial.trainer", ignore_errors=True)
 
 
 def _keep_recipe(recipe: Recipe, folder: Path) -> None:
