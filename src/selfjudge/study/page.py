@@ -60,7 +60,7 @@ def _judges(judges: Sequence[Figures]) -> list[tuple[object, ...]]:
 
 def _claims(found: Summary) -> list[tuple[object, ...]]:
     rows = [(c.claim, c.decision, _or_none(c.difference), _each(c.seeds)) for c in found.claims]
-    return [("claim", "", "difference", "each seed, %"), *rows]
+    return [("claim", "", "difference", "each seed, points"), *rows]
 
 
 def _matrix(ranking: Ranking) -> list[tuple[object, ...]]:
