@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from selfjudge.errors import RecipeError, RunError
+from selfjudge.errors import RecipeError, RunError, SelfJudgeError
 from selfjudge.recipes.load import changed, load_recipe
 from selfjudge.recipes.schema import CellSection, ClaimSection, Recipe, StudySection
 from selfjudge.study import compare
@@ -86,6 +86,22 @@ def test_a_bad_change_of_a_cell_is_found_before_anything_is_written(recipe: Reci
     with pytest.raises(RecipeError, match="did you mean 'labels'"):
         compare.run_study(recipe, [0], tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+def test_prompts_and_evaluator_are_looked_for_first(recipe: Recipe, tmp_path: Path) -> None:
+    def refused(match: str, **settings: str) -> None:
+        recipe.study = StudySection.model_validate({"cells": CELLS, **settings})
+        with pytest.raises(SelfJudgeError, match=match):
+            compare.run_study(recipe, [0], tmp_path / "study")
+        assert not (tmp_path / "study").exists()
+
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"prompt": "Why is the sky blue?"}\n')
+    refused("nowhere.jsonl", prompts="nowhere.jsonl")
+    refused("sky blue", prompts=str(other))
+    refused("nowhere", prompts=str(other), evaluator="reward:./nowhere/model")
+    with pytest.raises(RecipeError, match=r"'study\.evaluator'"):
+        changed(load_recipe("world-study"), ["study.evaluator=gpt-4"])
 
 
 @pytest.mark.parametrize(

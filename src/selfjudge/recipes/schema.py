@@ -336,7 +336,11 @@ class StudySection(Section):
 
     prompts: str = Field(BUILTIN_WORLD, description="file of prompts to compare on, or builtin:world for fresh ones")
     limit: int = Field(400, ge=2, description="how many of them")
-    evaluator: str = Field("world", description="world (its true utility), reward:MODEL or judge:MODEL")
+    evaluator: str = Field(
+        "world",
+        pattern="^(world|reward:.+|judge:.+)$",
+        description="world (its true utility), reward:MODEL or judge:MODEL",
+    )
     reference: str = Field("sft", description="cell whose answers all others are compared with")
     curve_every: int = Field(0, ge=0, description="of builtin:world: steps between two measurements; 0 measures none")
     candidates: list[Annotated[int, Field(ge=1)]] = Field(

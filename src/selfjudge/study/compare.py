@@ -16,7 +16,8 @@ from selfjudge.data.io import atomic_writer
 from selfjudge.errors import RunError, SelfJudgeError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe
-from selfjudge.study.cells import Cell, cell_recipe, plan_cells, world_base
+from selfjudge.study.cells import Cell, cell_recipe, plan_cells, study_of, world_base
+from selfjudge.study.measure import check_study
 
 
 @dataclass
@@ -55,11 +56,13 @@ def run_study(
 
     Raises:
         RunError: for another study's folder, or as :func:`plan_cells`.
-        RecipeError: if the changes of a cell are no good; nothing is written then.
+        RecipeError: if the changes of a cell are no good.
+        SelfJudgeError: if prompts or evaluator are not there. Nothing is written in any of these cases.
     """
     cells = plan_cells(recipe, seeds, folder, only)
     for cell in cells:
         cell_recipe(recipe, cell)
+    check_study(study_of(recipe), seeds)
     _keep_recipe(recipe, folder)
     outcome = Outcome(cells)
     threads = max(1, (os.cpu_count() or 1) // jobs)

@@ -18,7 +18,7 @@ from selfjudge.data.io import atomic_writer, read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model
+from selfjudge.engines.load import load_model, resolve_model
 from selfjudge.evaluation.evaluators import Evaluator, by_judge, by_value, true_utility
 from selfjudge.evaluation.judging import summarise
 from selfjudge.evaluation.scaling import Rule, by_score, by_tournament, longest, most_probable
@@ -69,6 +69,22 @@ def study_prompts(study: StudySection, seed: int) -> tuple[EvalPrompt, ...]:
         return load_eval_prompts(study.prompts, study.limit)
     texts = world_prompts(study.limit, seed + FRESH, "fresh")
     return tuple(EvalPrompt(str(i), as_messages(text)) for i, text in enumerate(texts))
+
+
+def check_study(study: StudySection, seeds: Sequence[int]) -> None:
+    """Finds out, before any long work, whether the prompts are there and the evaluator can be asked about them.
+
+    Raises:
+        DataError: if the prompts cannot be read, or the world is to judge others than its own.
+        ModelError: if the evaluator's model is not there.
+    """
+    _, _, model = study.evaluator.partition(":")
+    if model:
+        resolve_model(model)
+    for seed in seeds:
+        prompts = study_prompts(study, seed)
+        if not model:
+            true_utility(pairs_of(prompts, *[[""] * len(prompts)] * 2), [""] * len(prompts))
 
 
 def sampling(recipe: Recipe, seed: int, n: int = 1) -> SamplingParams:
