@@ -82,15 +82,11 @@ def summarise_study(study: StudySection, cells: Sequence[Cell]) -> Summary:
     results = {cell: json.loads(cell.result.read_text(encoding="utf-8")) for cell in done}
     answers = answers_of(done)
     judged = _by_name({cell: result["judge"]["right"] for cell, result in results.items() if "judge" in result})
-    chosen = {name for name in answers if _rule_of(name)}
-    largest = max(study.candidates)
-    compared = [
-        n for n in answers if n not in chosen or n in (f"tournament of {largest}", f"best by reward of {largest}")
-    ]
+    most = [f"{rule} of {max(study.candidates)}" for rule in ("tournament", "best by reward")]
+    compared = [name for name in answers if not _rule_of(name) or name in most]
     scores = {name: {seed: [a.score for a in rows] for seed, rows in of.items()} for name, of in answers.items()}
     choosing: dict[str, dict[int, Figures]] = {}
-    for name in sorted(chosen, key=lambda name: _rule_of(name)[1]):  # type: ignore[index]
-        rule, n = _rule_of(name)  # type: ignore[misc]
+    for (rule, n), name in sorted((found, name) for name in answers if (found := _rule_of(name))):
         choosing.setdefault(rule, {})[n] = _policy(name, answers[name])
     return Summary(
         reference=study.reference,
