@@ -145,6 +145,7 @@ def test_a_claim_holds_only_if_every_seed_says_so() -> None:
     # Together clearly better, but not on each seed.
     assert decided({1: wins, 2: wins, 3: [0.5] * 79 + [0.0]}, {**same, 3: even}) == "not shown"
     assert decided({1: losses, 2: losses}, same) == "fails"
+    assert decided({1: [0.0, 1.0] * 39 + [0.0] * 2, 2: even}, same) == "not shown"  # a little worse, by chance
     assert decided({1: even, 2: wins[:4]}, {1: even, 2: even[:4]}) == "not shown"
     assert decided({1: wins}, {2: even}) == "not run"
     found = decide(claim, {"a": {1: wins, 2: even}, "b": same})
