@@ -104,4 +104,5 @@ def test_the_baselines_of_shipped_recipes_take_as_many_steps_as_self_training(tm
     assert total_steps(dpo, 1000) == total_steps(own, 1000) == total_steps(rloo, 2 * 1000)
     assert dpo.per_device_train_batch_size == own.per_device_train_batch_size
     assert rloo.per_device_train_batch_size == 2 * own.per_device_train_batch_size
-    assert rloo.learning_rate == dpo.learning_rate == own.learning_rate
+    for args, section in ((rloo, recipe.baselines.rlhf), (dpo, recipe.baselines.dpo)):
+        assert args.learning_rate == section.training.get("learning_rate", own.learning_rate)

@@ -53,7 +53,11 @@ def test_verdicts_are_those_of_the_judge_in_the_order_of_the_pairs(url: str, eng
     found = asyncio.run(ask())
     expected = judge_on(engine, engine.chat).judge(pairs)
     for verdict, comparison, other in zip(found, pairs, expected, strict=True):
-        assert verdict.model_dump() == {"id": comparison.id, **other.model_dump(exclude={"principles"})}
+        assert verdict.model_dump() == {
+            "id": comparison.id,
+            **other.model_dump(exclude={"principles"}),
+            "principles": None,  # not asked for
+        }
     assert {v.preferred for v in expected} == {"A", "B", "tie"}
 
 
