@@ -59,9 +59,9 @@ def compare(
 def _report(outcome: Outcome, recipe: Recipe, folder: Path) -> None:
     """Writes summary.json and report.html, and prints the figures."""
     from selfjudge.cli.common import print_table
+    from selfjudge.data.io import write_json
     from selfjudge.evaluation.page import write_page
     from selfjudge.study.cells import study_of
-    from selfjudge.study.measure import write_json
     from selfjudge.study.page import sections
     from selfjudge.study.summary import summarise_study
 

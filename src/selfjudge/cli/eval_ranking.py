@@ -35,10 +35,9 @@ from selfjudge.cli.eval_winrate import (
     TemperatureOption,
     TopPOption,
     answers_of,
-    load_prompts,
     warn_of_own_judge,
 )
-from selfjudge.cli.evaluators import check_evaluator, open_evaluator, uses_own_judge
+from selfjudge.cli.evaluators import checked_prompts, open_evaluator, uses_own_judge
 
 if TYPE_CHECKING:
     from selfjudge.data.eval_prompts import EvalPrompt
@@ -72,8 +71,7 @@ def ranking(
     systems = _systems(system)
     files = {name: output / f"{name}.json" for name in systems} if output else {}
     check_outputs(json_, report, *files.values(), overwrite=overwrite)
-    asked = load_prompts(prompts, limit, seed)
-    check_evaluator(evaluator, evaluator_server, asked)
+    asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
 
     from selfjudge.core.ranking import load_evalica
     from selfjudge.data.eval_prompts import write_alpaca_outputs

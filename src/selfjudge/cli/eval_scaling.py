@@ -17,7 +17,7 @@ from selfjudge.cli.common import (
     write_json,
 )
 from selfjudge.cli.engines import EngineOptions, OpenedEngine, with_engine_options
-from selfjudge.cli.eval_winrate import WORLD, LimitOption, load_prompts
+from selfjudge.cli.eval_winrate import WORLD, LimitOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,12 +70,13 @@ def scaling(
     from selfjudge.engines.base import SamplingParams
     from selfjudge.evaluation.match_judges import RememberingJudge
     from selfjudge.evaluation.prediction import predict
+    from selfjudge.evaluation.prompts import fresh_or_read
     from selfjudge.evaluation.scaling import choose, scale
 
     params = SamplingParams(n=ns[-1], temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     rows = None if input == WORLD else load_candidates(input, limit)
     opened = options.open(model)
-    rows = rows or _sampled(opened, load_prompts(WORLD, limit, seed), params)
+    rows = rows or _sampled(opened, fresh_or_read(WORLD, limit, seed), params)
     judge = RememberingJudge(opened.judge(opened.base))
     drawn = [row.shuffled(seed) for row in _usable(rows, judge, ns[-1])]
     tournaments = {"tournament": None} | ({f"tournament, K = {repeats}": repeats} if repeats else {})

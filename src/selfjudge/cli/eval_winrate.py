@@ -24,7 +24,7 @@ from selfjudge.cli.common import (
     write_json,
 )
 from selfjudge.cli.engines import EngineOptions, OpenedEngine
-from selfjudge.cli.evaluators import KINDS, check_evaluator, open_evaluator, uses_own_judge
+from selfjudge.cli.evaluators import KINDS, checked_prompts, open_evaluator, uses_own_judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from selfjudge.records import Comparison
 
 WORLD = "builtin:world"
-WORLD_PROMPTS = 200
 
 PromptsOption = Annotated[str, typer.Option(help="Prompts: prompt, instruction or turns; or builtin:world.")]
 EvaluatorOption = Annotated[str, typer.Option(help=f"{KINDS}.")]
@@ -75,8 +74,7 @@ def winrate(
     A system is a model, sampled here, or a file of answers (prompt or instruction; output, winner, answer or response).
     """
     check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
-    asked = load_prompts(prompts, limit, seed)
-    check_evaluator(evaluator, evaluator_server, asked)
+    asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
     options = EngineOptions(
         chat_template=chat_template, dtype=dtype, device=device, token_budget=token_budget, batch_size=batch_size
     )
@@ -97,18 +95,6 @@ def winrate(
     what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": asdict(params)}
     evaluate = open_evaluator(evaluator, asked, replace(options, server=evaluator_server).open)
     _finish(what, pairs_of(asked, *answers), evaluate, json_, report)
-
-
-def load_prompts(source: str, limit: int | None, seed: int) -> tuple[EvalPrompt, ...]:
-    """Returns the prompts of a file, or fresh ones of the small world drawn by ``seed``."""
-    from selfjudge.data.eval_prompts import EvalPrompt, load_eval_prompts
-    from selfjudge.judge import as_messages
-    from selfjudge.world.people import prompts
-
-    if source != WORLD:
-        return load_eval_prompts(source, limit)
-    texts = prompts(limit or WORLD_PROMPTS, seed, "fresh")
-    return tuple(EvalPrompt(str(i), as_messages(text)) for i, text in enumerate(texts))
 
 
 def warn_of_own_judge(evaluator: str) -> None:

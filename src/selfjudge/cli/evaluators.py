@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 KINDS = "world, judge:MODEL, reward:MODEL, gsm8k, math or ifeval"
 
 
+def checked_prompts(
+    source: str, limit: int | None, seed: int, evaluator: str, server: str | None
+) -> tuple[EvalPrompt, ...]:
+    """Returns the prompts of ``source``; errors as :func:`check_evaluator`, which is asked about them."""
+    from selfjudge.evaluation.prompts import fresh_or_read
+
+    prompts = fresh_or_read(source, limit, seed)
+    check_evaluator(evaluator, server, prompts)
+    return prompts
+
+
 def check_evaluator(evaluator: str, server: str | None, prompts: Sequence[EvalPrompt]) -> None:
     """Finds out, before any long work, whether the evaluator can be asked about the prompts.
 

@@ -109,6 +109,13 @@ def atomic_writer(path: str | Path, overwrite: bool = False) -> Iterator[TextIO]
         raise
 
 
+def write_json(path: str | Path, content: dict[str, Any]) -> None:
+    """Writes one JSON object, in place of what is there, whole or not at all."""
+    with atomic_writer(path, overwrite=True) as handle:
+        json.dump(content, handle, indent=2)
+        handle.write("\n")
+
+
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any] | BaseModel], overwrite: bool = False) -> int:
     """Writes one JSON line a row (``.jsonl`` or ``.jsonl.gz``), whole or not at all. Returns the number of rows.
 

@@ -7,7 +7,6 @@ Everything it reports is computed in the run. The truth only measures; no traini
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from selfjudge.core.statistics import Rate, proportion, reliability
-from selfjudge.data.io import atomic_writer, read_jsonl
+from selfjudge.data.io import read_jsonl, write_json
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
@@ -90,8 +89,8 @@ def run_demo(output_dir: str | Path, seed: int = 0) -> Path:
     policies = Policies(judge.engine, TransformersEngine(trained.model, trained.chat), judge)  # type: ignore[arg-type]
     rates, details = _measure(policies, recipe, run.path, params)
     seconds = time.perf_counter() - begin
-    _write_json(run.path / "details.json", details)
-    _write_json(run.path / "results.json", _results(rates, seconds))
+    write_json(run.path / "details.json", details)
+    write_json(run.path / "results.json", _results(rates, seconds))
     run.finish()
     report = write_report(run.path, run.path / "report.html")
     _print_results(rates, seconds, report)
@@ -244,9 +243,3 @@ def _print_results(rates: dict[str, Rate], seconds: float, report: Path) -> None
         table.add_row(label, str(rates[name]), str(rates[name].n))
     _console.print(table)
     _console.print(f"{seconds:.0f} s. Report: {report}")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_writer(path, overwrite=True) as handle:
-        json.dump(content, handle, indent=2)
-        handle.write("\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from selfjudge.baselines.scorer import RewardScorer, load_scorer, score_candidates
 from selfjudge.core.verdict import agreement_score
 from selfjudge.data.candidates import Candidates
-from selfjudge.data.eval_prompts import EvalPrompt, load_eval_prompts
+from selfjudge.data.eval_prompts import EvalPrompt
 from selfjudge.data.io import atomic_writer, read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
@@ -21,17 +20,17 @@ from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model, resolve_model
 from selfjudge.evaluation.evaluators import Evaluator, by_judge, by_value, true_utility
 from selfjudge.evaluation.judging import summarise
+from selfjudge.evaluation.prompts import fresh_or_read
 from selfjudge.evaluation.scaling import Rule, by_score, by_tournament, longest, most_probable
 from selfjudge.evaluation.winrate import pairs_of
-from selfjudge.judge import Judge, as_messages
-from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe, StudySection
+from selfjudge.judge import Judge
+from selfjudge.recipes.schema import Recipe, StudySection
 from selfjudge.records import OVERALL, Comparison, Completion
 from selfjudge.study.cells import Cell, study_of
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import context_text, load_templates
 from selfjudge.training.held_out import as_comparisons
 from selfjudge.training.stage import batching
-from selfjudge.world.people import prompts as world_prompts
 
 ANSWERS = "answers.jsonl"
 FRESH = 2
@@ -65,10 +64,7 @@ class Judged:
 
 def study_prompts(study: StudySection, seed: int) -> tuple[EvalPrompt, ...]:
     """Returns the prompts that all cells of a seed are compared on."""
-    if study.prompts != BUILTIN_WORLD:
-        return load_eval_prompts(study.prompts, study.limit)
-    texts = world_prompts(study.limit, seed + FRESH, "fresh")
-    return tuple(EvalPrompt(str(i), as_messages(text)) for i, text in enumerate(texts))
+    return fresh_or_read(study.prompts, study.limit, seed + FRESH)
 
 
 def check_study(study: StudySection, seeds: Sequence[int]) -> None:
@@ -238,10 +234,3 @@ def choose_among(cell: Cell, recipe: Recipe) -> None:
 def _candidates(prompt: EvalPrompt, samples: Sequence[Completion]) -> Candidates:
     texts = tuple(s.text for s in samples)
     return Candidates(prompt.id, prompt.prompt, texts, (0.0,) * len(texts), tuple(sum(s.logprobs) for s in samples))
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file whole or not at all."""
-    with atomic_writer(path, overwrite=True) as handle:
-        json.dump(content, handle, indent=2)
-        handle.write("\n")

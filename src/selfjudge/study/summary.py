@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from selfjudge.core.bootstrap import bootstrap_mean, bootstrap_rate
 from selfjudge.core.ranking import Outcome, Ranking, rank_systems
 from selfjudge.core.statistics import Estimate, Rate
+from selfjudge.data.io import read_jsonl
 from selfjudge.recipes.schema import ClaimSection, StudySection
 from selfjudge.study.cells import Cell
 from selfjudge.study.measure import ANSWERS, Answer, read_answers
@@ -140,15 +141,14 @@ def curves(cells: Sequence[Cell], name: str) -> dict[int, list[dict[str, Any]]]:
     for cell in cells:
         file = cell.folder / "run" / "curve.jsonl"
         if cell.name == name and cell.result.is_file() and file.is_file():
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            rows = [row for _, row in read_jsonl(file)]
             found[cell.seed] = [row for _, row in sorted({row["step"]: row for row in rows}.items())]
     return found
 
 
 def kl_curve(run: Path) -> dict[int, float]:
     """Returns step → KL to the reference in nats per response, where the method logs it."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {row["step"]: row["kl"] for row in rows if "kl" in row}
+    return {row["step"]: row["kl"] for _, row in read_jsonl(run / "metrics.jsonl") if "kl" in row}
 
 
 def _by_name(values: Mapping[Cell, Any]) -> dict[str, dict[int, Any]]:

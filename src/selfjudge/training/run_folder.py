@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import yaml
 
-from selfjudge.data.io import atomic_writer
+from selfjudge.data.io import atomic_writer, write_json
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Baseline, Recipe
@@ -119,9 +119,7 @@ class RunFolder:
     def update(self, **info: Any) -> None:
         """Adds to run.json."""
         self.info |= info
-        with atomic_writer(self.path / "run.json", overwrite=True) as handle:
-            json.dump(self.info, handle, indent=2)
-            handle.write("\n")
+        write_json(self.path / "run.json", self.info)
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Appends one line to a JSONL file of the run."""

@@ -1,0 +1,22 @@
+"""The prompts that systems are compared on: of a file, or fresh ones of the small world."""
+
+from __future__ import annotations
+
+from selfjudge.data.eval_prompts import EvalPrompt, load_eval_prompts
+from selfjudge.judge import as_messages
+from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.world.people import prompts
+
+WORLD_PROMPTS = 200
+
+
+def fresh_or_read(source: str, limit: int | None, seed: int) -> tuple[EvalPrompt, ...]:
+    """Returns the prompts of a file, or fresh ones of the small world drawn by ``seed``, 200 unless told.
+
+    Raises:
+        DataError: as :func:`load_eval_prompts`.
+    """
+    if source != BUILTIN_WORLD:
+        return load_eval_prompts(source, limit)
+    texts = prompts(limit or WORLD_PROMPTS, seed, "fresh")
+    return tuple(EvalPrompt(str(i), as_messages(text)) for i, text in enumerate(texts))
