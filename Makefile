@@ -7,7 +7,7 @@ VLLM_PIP := $(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-chec
 STUDY_DIR ?= runs/world-study
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo study test test-all test-vllm quick docs clean
+.PHONY: demo study test test-all test-long test-vllm quick docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -15,20 +15,23 @@ demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 study: .venv/installed-test  ## docs/study.md again: every method in the small world, three seeds
 	$(BIN)/selfjudge compare --recipe world-study --seeds 3 --output-dir $(STUDY_DIR)
 
-test: .venv/installed-test  ## everything that must hold: style, types, tests, docs
+test: .venv/installed-test  ## what every change must pass: style, types, tests, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
 
-test-all: test test-vllm  ## both
+test-all: test test-long test-vllm  ## all there is
+
+test-long: .venv/installed-test  ## what takes too long for every change: kill -9, soak, fuzzing
+	$(BIN)/python -m pytest -m long
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
 
 quick: .venv/installed-test  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not long"
 
 docs: .venv/installed-test  ## the documentation at http://127.0.0.1:8000
 	$(BIN)/mkdocs serve

@@ -83,7 +83,7 @@ def test_jsft_writes_a_whole_run_folder(runs):
     recipe = yaml.safe_load((runs / "jsft" / "recipe.yaml").read_text())
     assert recipe["jsft"]["training"]["max_steps"] == 4
     assert read(runs / "jsft" / "metrics.jsonl")[0]["loss"] > 0
-    assert (runs / "jsft" / "model" / "model.safetensors").is_file()
+    assert (runs / "jsft" / "final" / "model.safetensors").is_file()
     assert not list((runs / "jsft").glob("*.partial"))
 
 
@@ -188,7 +188,7 @@ def test_judge_agrees_with_a_plain_computation_from_the_dumped_tokens(run, runs,
         "--dump-prompts",
         dump,
     )
-    model = AutoModelForCausalLM.from_pretrained(runs / "jsft" / "model")
+    model = AutoModelForCausalLM.from_pretrained(runs / "jsft" / "final")
     verdicts = {v["id"]: v for v in read(out)}
     for row in read(dump):
         with torch.no_grad():
@@ -202,7 +202,7 @@ def test_dumped_prompts_read_as_the_template_says(run, runs, pairs, write, tmp_p
     dump = tmp_path / "prompts.jsonl"
     run("judge", "--model", runs / "jsft", "--input", write("pairs.jsonl", pairs), "--output", tmp_path / "v.jsonl",
         "--dump-prompts", dump)  # fmt: skip
-    tokenizer = AutoTokenizer.from_pretrained(runs / "jsft" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(runs / "jsft" / "final")
     ab, ba = (tokenizer.decode(row["token_ids"]) for row in read(dump)[2:4])
     row = pairs[1]
     body = f"{row['prompt']}\nA: {row['response_a']}\nB: {row['response_b']}\nBetter: A or B?"
@@ -301,7 +301,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "training_step", stop_at_step_3)
         assert run(*command, "--output-dir", stopped).code == 130
-    assert not (stopped / "model").exists()
+    assert not (stopped / "final").exists()
     assert run(*command, "--output-dir", stopped, "--resume").code == 0
-    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (whole, stopped))
+    a, b = (load_file(folder / "final" / "model.safetensors") for folder in (whole, stopped))
     assert all(torch.equal(a[name], b[name]) for name in a)

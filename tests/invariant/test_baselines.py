@@ -390,7 +390,7 @@ def test_a_run_that_was_cut_off_ends_where_the_whole_one_does(
         _interrupt_at(patch, method)
         with pytest.raises(KeyboardInterrupt):
             run_baseline(method, made, tmp_path / "cut")
-    assert not (tmp_path / "cut" / "model").exists()
+    assert not (tmp_path / "cut" / "final").exists()
     with pytest.raises(RunError, match="--resume"):
         run_baseline(method, made, tmp_path / "cut")
     run = run_baseline(method, made, tmp_path / "cut", resume=True)

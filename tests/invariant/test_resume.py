@@ -48,7 +48,7 @@ def resumed(
         interrupt(monkeypatch, owner, name, call)
         with pytest.raises(KeyboardInterrupt):
             stage(recipe, folder)
-    assert not (folder / "model").exists()
+    assert not (folder / "final").exists()
     return stage(recipe, folder, resume=True)
 
 

@@ -67,7 +67,7 @@ def test_a_round_starts_from_the_merged_result_of_the_one_before(
     assert kl[0] == pytest.approx(0, abs=1e-4)
     assert abs(kl[-1]) > 1e-3
     assert distance(weights(run.path), weights(second)) == 0
-    assert (run.model / "model.safetensors").samefile(second / "model" / "model.safetensors")  # and not a copy
+    assert (run.model / "model.safetensors").samefile(second / "final" / "model.safetensors")  # and not a copy
     assert (run.info["steps"], run.info["stopped"], run.info["status"]) == (2 * STEPS, None, "finished")
     assert prompts(first) != prompts(second)  # shuffled anew
 
@@ -154,7 +154,7 @@ def test_resuming_goes_on_with_the_unfinished_round(
         interrupted(monkeypatch, owner, name, call)
         with pytest.raises(KeyboardInterrupt):
             run_self_training(recipe_of(), tmp_path / "cut")
-    done = {f: f.stat().st_mtime_ns for f in (tmp_path / "cut").glob("round-*/model/*")}
+    done = {f: f.stat().st_mtime_ns for f in (tmp_path / "cut").glob("round-*/final/*")}
     run = run_self_training(recipe_of(), tmp_path / "cut", resume=True)
     assert done == {f: f.stat().st_mtime_ns for f in done}  # what was finished is left alone
     assert distance(weights(run.path), weights(whole.path)) < 1e-6

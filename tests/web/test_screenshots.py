@@ -39,7 +39,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([*command, *settings], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     # The second model of the arena is the same with an adapter that does nothing yet: samples differ all the same.
     adapter = folder.with_name("adapter")
-    get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "model"), LoraConfig(r=4)).save_pretrained(adapter)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "final"), LoraConfig(r=4)).save_pretrained(adapter)
     arena = ("--adapter", adapter, "--arena", folder.with_name("votes.db"))
     with serving("--model", folder, "--max-new-tokens", "16", *arena) as (url, _):
         yield url.removesuffix("v1")

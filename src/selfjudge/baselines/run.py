@@ -27,7 +27,7 @@ def run_baseline(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> RunFolder:
-    """Trains one baseline; the result is in ``model/`` of its run folder.
+    """Trains one baseline; the result is in ``final/`` of its run folder.
 
     ``callbacks`` go to the Trainer of the methods in ``WATCHED``, which train one policy from beginning to end.
 

@@ -24,7 +24,7 @@ def baseline(
     """Train a method that SELF-JUDGE is compared with, from the same base model, data and prompts (extra baselines).
 
     dpo, reward-model, rlhf, rso, raft and rest start from the result of sft; rlhf, rso, raft and rest also need that
-    of reward-model; offline and off-policy start from the result of jsft. The result is OUTPUT_DIR/model.
+    of reward-model; offline and off-policy start from the result of jsft. The result is OUTPUT_DIR/final.
     """
     from datasets import disable_progress_bars
 

@@ -27,7 +27,7 @@ def jsft(
 ) -> None:
     """Train policy and judge in one model (judge-augmented supervised fine-tuning).
 
-    The result is OUTPUT_DIR/model. If the recipe holds prompts back (data.held_out), the judge is measured on them.
+    The result is OUTPUT_DIR/final. If the recipe holds prompts back (data.held_out), the judge is measured on them.
     """
     from selfjudge.evaluation.held_out import measure_held_out
     from selfjudge.training.jsft import run_jsft
@@ -47,7 +47,7 @@ def train(
     """Self-train the policy on its own samples, judged by the frozen JSFT model.
 
     Starts from the JSFT run of the same recipe (runs/NAME/jsft), or from self_training.start. The result is
-    OUTPUT_DIR/model; with LoRA also OUTPUT_DIR/adapter, to be put on the JSFT model. Of several rounds
+    OUTPUT_DIR/final; with LoRA also OUTPUT_DIR/adapter, to be put on the JSFT model. Of several rounds
     (self_training.rounds) each has a run folder OUTPUT_DIR/round-N.
     """
     from selfjudge.training.self_training import run_self_training

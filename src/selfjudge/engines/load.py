@@ -120,7 +120,7 @@ def default_device() -> str:
 
 
 def resolve_model(path: str | Path) -> str:
-    """Returns what from_pretrained takes: a Hub id, or a folder (a run folder's ``model``, a converted .gguf file).
+    """Returns what from_pretrained takes: a Hub id, or a folder (a run folder's ``final``, a converted .gguf file).
 
     Raises:
         ModelError: if a local path is not there or holds no model.
@@ -129,7 +129,7 @@ def resolve_model(path: str | Path) -> str:
     if local.suffix == ".gguf":
         return str(_converted_gguf(local))
     if local.is_dir():
-        for folder in (local, local / "model"):
+        for folder in (local, local / "final"):
             if (folder / "config.json").is_file():
                 return str(folder)
         raise ModelError(f"{path} holds no model (no config.json): name a model folder or a finished run folder.")

@@ -27,7 +27,7 @@ from selfjudge.training.start import load_start
 
 
 def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
-    """Trains π_ref: policy and judge in one model. The result is in ``model/``; a LoRA adapter is merged into it.
+    """Trains π_ref: policy and judge in one model. The result is in ``final/``; a LoRA adapter is merged into it.
 
     Raises:
         SelfJudgeError: for bad settings, data, models or folders; nothing is written in that case.

@@ -43,7 +43,7 @@ class Round:
 def run_rounds(
     recipe: Recipe, output_dir: Path, start: str, train: Callable[[Round], RunFolder], *, resume: bool
 ) -> RunFolder:
-    """Runs the recipe's rounds in ``round-1``, ``round-2`` and so on; ``model/`` is that of the last accepted one.
+    """Runs the recipe's rounds in ``round-1``, ``round-2`` and so on; ``final/`` is that of the last accepted one.
 
     Args:
         recipe: its ``self_training.rounds`` and ``self_training.stop.min_judge_agreement``.

@@ -7,7 +7,7 @@ dropped.jsonl      every row that was left out, and why
 rollouts.jsonl     a few judged pairs as text (self-training, offline, off-policy)
 curve.jsonl        measurements along the way (demo, compare)
 checkpoints/       the Trainer's checkpoints
-model/, adapter/   the result
+final/, adapter/   the result
 round-1/ ...       run folders of their own, where self-training has several rounds
 """
 
@@ -99,7 +99,7 @@ class RunFolder:
     @property
     def model(self) -> Path:
         """Where the finished model goes."""
-        return self.path / "model"
+        return self.path / "final"
 
     @property
     def checkpoints(self) -> Path:

@@ -37,7 +37,7 @@ def run_self_training(
     callbacks: Sequence[TrainerCallback] = (),
     source: PairSource = ON_POLICY,
 ) -> RunFolder:
-    """Trains the policy on its own judged samples, from the JSFT model. ``model/`` has the result (merged);
+    """Trains the policy on its own judged samples, from the JSFT model. ``final/`` has the result (merged);
     with LoRA ``adapter/`` has the adapter alone, for use on top of the JSFT model. ``callbacks`` go to the Trainer.
     Another ``source`` of pairs takes the place of the policy's own samples, all else being equal.
     Of several rounds each has a run folder of its own in this one; see :func:`selfjudge.training.rounds.run_rounds`.

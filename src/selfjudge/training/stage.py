@@ -79,7 +79,7 @@ def earlier_result(recipe: Recipe, stage: Stage, command: str, key: str) -> str:
         RunError: if it is not there; ``command`` makes it, and ``key`` names another in the recipe.
     """
     start = default_output_dir(recipe, stage)
-    if not (start / "model").is_dir():
+    if not (start / "final").is_dir():
         raise RunError(
             f"There is no {_RESULTS[stage]} model at {start}: run `{command}` with this recipe first, or name one by "
             f"--set {key}=FOLDER."
