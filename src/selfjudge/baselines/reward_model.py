@@ -21,8 +21,7 @@ from selfjudge.engines.load import (
     context_length,
     default_device,
     load_tokenizer,
-    pretrained,
-    resolve_model,
+    pretrained_model,
     save_model,
     torch_dtype,
 )
@@ -102,7 +101,7 @@ def _classifier(recipe: Recipe, start: str) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # It would warn that the head is new.
     try:
-        return pretrained(AutoModelForSequenceClassification, resolve_model(start), num_labels=1, dtype=dtype, **extra)
+        return pretrained_model(AutoModelForSequenceClassification, start, num_labels=1, dtype=dtype, **extra)
     finally:
         transformers_logging.set_verbosity(verbosity)
 

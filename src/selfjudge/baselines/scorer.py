@@ -16,6 +16,7 @@ from selfjudge.engines.load import (
     default_device,
     load_tokenizer,
     pretrained,
+    pretrained_model,
     resolve_model,
     torch_dtype,
 )
@@ -95,7 +96,7 @@ def load_scorer(
             "`selfjudge baseline reward-model` made, or another of that kind."
         )
     chat = load_tokenizer(path)
-    model = pretrained(AutoModelForSequenceClassification, resolve_model(path), dtype=torch_dtype(dtype, device))
+    model = pretrained_model(AutoModelForSequenceClassification, path, dtype=torch_dtype(dtype, device))
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = chat.tokenizer.pad_token_id
     return RewardScorer(model.to(device).eval(), chat, token_budget=token_budget, batch_size=batch_size)

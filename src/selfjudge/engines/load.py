@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from selfjudge.engines.safe_files import check_adapter, check_weights
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
@@ -72,7 +73,7 @@ def load_model(
         model: PreTrainedModel | PeftModel = build_model(chat.tokenizer, seed)
     else:
         extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model = pretrained(AutoModelForCausalLM, resolve_model(path), dtype=torch_dtype(dtype, device), **extra)
+        model = pretrained_model(AutoModelForCausalLM, path, dtype=torch_dtype(dtype, device), **extra)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter_folder(Path(adapter))))
     return LoadedModel(model.to(device).eval(), chat, model_templates(path))
@@ -148,15 +149,34 @@ def save_model(
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     if templates is not None:
-        shutil.copytree(templates.folder, temporary / _TEMPLATES / templates.name)
+        kept = temporary / _TEMPLATES / templates.name
+        kept.mkdir(parents=True)
+        for template in templates.templates:
+            shutil.copyfile(templates.folder / f"{template.principle}.txt", kept / f"{template.principle}.txt")
     temporary.rename(folder)
 
 
+def pretrained_model(auto_class: Any, path: str | Path, **kwargs: Any) -> Any:
+    """Returns a model, read from safetensors alone. Arguments and errors as :func:`pretrained`."""
+    found = resolve_model(path)
+    if Path(found).is_dir():
+        check_weights(Path(found))
+    return pretrained(auto_class, found, use_safetensors=True, **kwargs)
+
+
 def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
-    """Returns ``auto_class.from_pretrained(path)``, with what goes wrong there as a ModelError."""
+    """Returns ``auto_class.from_pretrained(path)``, with what goes wrong there as a ModelError.
+
+    Code that comes with a model is never run.
+    """
     try:
-        return auto_class.from_pretrained(path, **kwargs)
+        return auto_class.from_pretrained(path, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, ImportError, KeyError) as e:
+        if "trust_remote_code" in str(e):
+            raise ModelError(
+                f"The model {path!r} comes with code of its own, which is never run here (trust_remote_code is off): "
+                "use a model whose architecture transformers has."
+            ) from e
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The model {path!r} could not be loaded: {reason}") from e
 
@@ -177,6 +197,7 @@ def adapter_folder(path: Path) -> Path:
     folder = next((f for f in (path, path / "adapter") if (f / "adapter_config.json").is_file()), None)
     if folder is None:
         raise ModelError(f"{path} holds no adapter (no adapter_config.json): name an adapter or a LoRA run folder.")
+    check_adapter(folder)
     return folder
 
 
@@ -196,8 +217,10 @@ def _converted_gguf(file: Path) -> Path:
     parent, name = str(file.resolve().parent), file.name
     transformers_logging.get_logger(__name__).warning("Converting %s to safetensors, once.", file)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name)
-        model = AutoModelForCausalLM.from_pretrained(parent, gguf_file=name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as e:
         raise ModelError(f"{file} could not be read as GGUF: {' '.join(str(e).split())[:300]}") from e
     # The weights are plain after loading; transformers refuses to save a model that still says they are not.

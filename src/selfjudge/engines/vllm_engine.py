@@ -258,6 +258,8 @@ def _start(folder: str, **options: Any) -> Any:
         return LLM(
             folder,
             enable_prefix_caching=True,
+            load_format="safetensors",
+            trust_remote_code=False,
             generation_config="vllm",  # not the model's own, whose warpers nobody asked for
             logprobs_mode="raw_logprobs",
             worker_extension_cls="selfjudge.engines.vllm_worker.WeightHandOver",

@@ -88,7 +88,7 @@ def read_config(path: str | Path) -> PreTrainedConfig:
                 return build_model(build_tokenizer(), 0).config
         if local.suffix == ".gguf":
             return _gguf_config(local)
-        return AutoConfig.from_pretrained(resolve_model(path))
+        return AutoConfig.from_pretrained(resolve_model(path), trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The config of the model {str(path)!r} could not be read: {reason}") from e
@@ -101,7 +101,7 @@ def _gguf_config(file: Path) -> PreTrainedConfig:
         import gguf  # noqa: F401
     except ImportError as e:
         raise MissingExtraError("Reading a .gguf model", "gguf") from e
-    return AutoConfig.from_pretrained(str(file.resolve().parent), gguf_file=file.name)
+    return AutoConfig.from_pretrained(str(file.resolve().parent), gguf_file=file.name, trust_remote_code=False)
 
 
 def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
