@@ -4,6 +4,9 @@ Rendering is the tokenizer's own chat template. The rendered string is cut at th
 there; the plain text between them is tokenised with special-token parsing off. For ordinary text the result equals
 ``tokenizer.apply_chat_template(..., tokenize=True)`` (a test holds this); for text that contains ``<|im_end|>`` and
 the like, those characters stay characters.
+
+"Special" is every token that gives a chat its structure: those that the tokenizer calls special, and added tokens that
+the chat template puts around turns without their being marked as special (``<｜User｜>`` of DeepSeek).
 """
 
 from __future__ import annotations
@@ -26,6 +29,17 @@ CHAT_TEMPLATES = Path(__file__).parent / "chat"
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MASKED = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
+# Turns whose texts occur nowhere else, to see what a chat template puts around them.
+_PROBE = tuple(
+    Message(role=role, content=f"Probe{i}")
+    for i, role in enumerate(("system", "user", "assistant", "user", "assistant", "user"))
+)
+
+
+def _is_marker(text: str) -> bool:
+    """Whether it is more than a word and more than white space or punctuation: ``### User:``, not ``user``."""
+    return any(map(str.isalnum, text)) and not all(c.isalnum() or c.isspace() for c in text)
+
 
 @dataclass(frozen=True)
 class TokenizedDialogue:
@@ -33,6 +47,17 @@ class TokenizedDialogue:
 
     ids: tuple[int, ...]
     is_target: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class TurnMarkers:
+    """What a chat template writes around turns in plain text, such as ``### User:`` or ``[/INST]``.
+
+    ``lines`` stand on lines of their own, ``inline`` ones beside a turn's text. Empty where special tokens mark turns.
+    """
+
+    lines: tuple[str, ...]
+    inline: tuple[str, ...]
 
 
 class ChatEncoder:
@@ -50,12 +75,16 @@ class ChatEncoder:
                 f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token: set eos_token."
             )
         self.tokenizer = tokenizer
-        self._specials = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self._system_role = self._accepts_system()
+        self._specials = self._structure()
+        # A text may well hold what the tokenizer does not know.
+        unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
+        self._structural_ids = frozenset(self._specials.values()) - unknown
         alternatives = "|".join(re.escape(t) for t in sorted(self._specials, key=len, reverse=True))
         self._special = re.compile(f"({alternatives})")
         self._to_mask = re.compile(f"{alternatives}|{_OPEN}")
-        self._system_role = self._accepts_system()
         self.stop_ids = self._stop_ids()
+        self.markers = self._turn_markers()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Returns the ids of a prompt that an assistant turn follows."""
@@ -68,8 +97,13 @@ class ChatEncoder:
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of plain text: nothing added, nothing in it read as a special token."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return list(ids)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        if len(text) < 2 or self._structural_ids.isdisjoint(ids):
+            return list(ids)
+        # A unigram model knows `</s>` as a piece of text, and added tokens not marked as special are found in any
+        # text. Cut in two until the cut goes through it, such a string is spelt.
+        half = len(text) // 2
+        return [*self.text_ids(text[:half]), *self.text_ids(text[half:])]
 
     def dialogue(self, messages: Sequence[Message]) -> TokenizedDialogue:
         """Returns a whole dialogue with its assistant turns marked as targets.
@@ -151,6 +185,42 @@ class ChatEncoder:
         except Exception:  # Chat templates raise whatever they like; Jinja's TemplateError among others.
             return False
 
+    def _structure(self) -> dict[str, int]:
+        """Returns the tokens that give chats their structure, by their text."""
+        tokenizer = self.tokenizer
+        specials = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        # Llama 3's headers, for one, are special tokens that have none of the names in `all_special_tokens`.
+        added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
+        around_turns = self._probe(_PROBE)
+        for text, (i, special) in added.items():
+            if text and (special or (text in around_turns and _is_marker(text))):
+                specials[text] = i
+        return specials
+
+    def _turn_markers(self) -> TurnMarkers:
+        """Returns what a response could write to look like the end of its turn."""
+        rendered = self._probe(_PROBE, generation_prompt=True)
+        lines: dict[str, None] = {}
+        inline: dict[str, None] = {}
+        # What stands before the first turn is the template's own preamble.
+        for border in re.split("|".join(m.content for m in _PROBE), rendered)[1:]:
+            for text in self._special.split(border)[::2]:
+                rows = text.split("\n")
+                for i, row in enumerate(map(str.strip, rows)):
+                    if _is_marker(row):
+                        (lines if 0 < i < len(rows) - 1 else inline)[row] = None
+        return TurnMarkers(tuple(lines), tuple(inline))
+
+    def _probe(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+        """Returns a dialogue as the chat template renders it, or nothing where it refuses such a one."""
+        chat = [{"role": m.role, "content": m.content} for m in self._roles(messages)]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt)
+            )
+        except Exception:  # as in _accepts_system
+            return ""
+
     def _stop_ids(self) -> tuple[int, ...]:
         """Returns the ids that end an assistant turn: end of sequence, and the turn's own end where it differs."""
         probe = self.dialogue([Message(role="user", content="u"), Message(role="assistant", content="a")])
@@ -163,11 +233,11 @@ def chat_template_text(name_or_path: str) -> str:
     Raises:
         ModelError: if it is neither.
     """
-    shipped = CHAT_TEMPLATES / f"{name_or_path}.jinja"
-    path = shipped if shipped.is_file() else Path(name_or_path)
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in CHAT_TEMPLATES.glob("*.jinja")))
+    shipped = {path.stem: path for path in sorted(CHAT_TEMPLATES.glob("*.jinja"))}
+    path = shipped.get(name_or_path, Path(name_or_path))
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:  # ValueError: not UTF-8, or a path with a null byte
         raise ModelError(
-            f"There is no chat template {name_or_path!r}: use one of {names}, or the path of a Jinja file."
-        )
-    return path.read_text(encoding="utf-8")
+            f"There is no chat template {name_or_path!r}: use one of {', '.join(shipped)}, or the path of a Jinja file."
+        ) from e

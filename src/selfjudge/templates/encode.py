@@ -11,7 +11,14 @@ from typing import Literal
 from selfjudge.errors import TemplateError
 from selfjudge.records import Message
 from selfjudge.templates.chat import ChatEncoder
-from selfjudge.templates.template import JudgmentTemplate, TemplateSet, context_text
+from selfjudge.templates.template import (
+    JudgmentTemplate,
+    TemplateSet,
+    context_text,
+    heading_lines,
+    heading_words,
+    quote_headings,
+)
 
 Label = Literal["A", "B"]
 
@@ -31,6 +38,7 @@ class PrincipleEncoder:
         """Raises TemplateError if the labels are not single tokens after the template's prefix."""
         self.template = template
         self._chat = chat
+        self._turn_lines = heading_lines({heading_words(line) for line in chat.markers.lines})
         self.label_ids = self._prove_labels()
 
     def prompt(self, prompt: tuple[Message, ...], first: str, second: str) -> JudgmentPrompt:
@@ -53,8 +61,17 @@ class PrincipleEncoder:
         return [*self._chat.text_ids(text), self._chat.stop_ids[-1]]
 
     def _labelled(self, prompt: tuple[Message, ...], first: str, second: str, label: Label) -> list[int]:
-        messages = self.template.messages(context_text(prompt), first, second)
+        turns = tuple(Message(role=m.role, content=self._within_turn(m.content)) for m in prompt)
+        responses = map(self._within_turn, (first, second))
+        messages = self.template.messages(context_text(turns), *responses)
         return self._chat.prefixed_ids(messages, self.template.prefix + label)
+
+    def _within_turn(self, text: str) -> str:
+        """Returns the text without anything that the chat template itself writes, as text, to end or begin a turn."""
+        text = quote_headings(text, self._turn_lines)
+        for marker in self._chat.markers.inline:
+            text = text.replace(marker, f"{marker[0]} {marker[1:]}")
+        return text
 
     def _prove_labels(self) -> tuple[int, int]:
         probe = (Message(role="user", content="x"),)

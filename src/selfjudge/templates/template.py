@@ -9,7 +9,8 @@ which continues the assistant's answer after the label.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+import unicodedata
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,8 @@ _SECTION = re.compile(r"^\[(\w+)\]\s*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[^\W_]+")
 _LINE_ENDS = "\n\r\v\f\x85\u2028\u2029"
+_LINE = re.compile(f"[^{_LINE_ENDS}]*[{_LINE_ENDS}]|[^{_LINE_ENDS}]+")
+_PLAIN = re.compile(r"[\t\n\r\x20-\x7e]*")
 _MARKUP = rf"(?:[^\w{_LINE_ENDS}]|_)*"
 _MAX_HEADING_WORDS = 6
 _REQUIRED: dict[str, tuple[str, ...]] = {
@@ -81,16 +84,14 @@ def load_templates(name_or_path: str | Path) -> TemplateSet:
     Raises:
         TemplateError: if there is no such set, or a file lacks a section or placeholder (both are named).
     """
-    folder = SETS / str(name_or_path)
-    if not folder.is_dir():
-        folder = Path(name_or_path)
+    folder = SETS / str(name_or_path) if str(name_or_path) in shipped_sets() else Path(name_or_path)
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     if not files:
         raise TemplateError(
             f"There is no template set {str(name_or_path)!r}: use one of {', '.join(shipped_sets())}, "
             "or the path of a folder that holds one .txt file per principle."
         )
-    return TemplateSet(name=folder.name, folder=folder, templates=tuple(parse_template(f) for f in files))
+    return TemplateSet(name=folder.resolve().name, folder=folder, templates=tuple(parse_template(f) for f in files))
 
 
 def shipped_sets() -> list[str]:
@@ -122,7 +123,10 @@ def parse_template(path: Path) -> JudgmentTemplate:
 
 
 def _sections(path: Path) -> dict[str, str]:
-    parts = _SECTION.split(path.read_text(encoding="utf-8"))
+    try:
+        parts = _SECTION.split(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise TemplateError(f"{path} cannot be read as UTF-8 text: save it as such.") from e
     if parts[0].strip():
         raise TemplateError(f"{path}: text before the first section; start the file with [system] or [user].")
     sections: dict[str, str] = {}
@@ -153,34 +157,63 @@ def _fill(text: str, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda m: values[m.group(1)], text)
 
 
+@dataclass(frozen=True)
+class Headings:
+    """Recognises lines that read like a heading. ``plain`` is for lines of ASCII text, ``disguised`` for any other."""
+
+    plain: re.Pattern[str]
+    disguised: re.Pattern[str]
+
+    def begin(self, line: str) -> bool:
+        """Whether a line reads like a heading, or would if its look-alike and invisible characters were undone."""
+        if _PLAIN.fullmatch(line):
+            return self.plain.match(line) is not None
+        return self.disguised.match(unicodedata.normalize("NFKD", line)) is not None
+
+
 @lru_cache(maxsize=256)
-def _headings(user: str) -> re.Pattern[str] | None:
+def _headings(user: str) -> Headings | None:
     """Returns what recognises the template's own headings (its short lines, without the inserted text) in a text."""
-    literal = (tuple(_WORD.findall(_PLACEHOLDER.sub("", line))) for line in user.splitlines())
-    return heading_pattern({words for words in literal if 0 < len(words) <= _MAX_HEADING_WORDS})
+    literal = (heading_words(_PLACEHOLDER.sub("", line)) for line in user.splitlines())
+    return heading_lines({words for words in literal if 0 < len(words) <= _MAX_HEADING_WORDS})
 
 
-def heading_pattern(headings: Collection[tuple[str, ...]]) -> re.Pattern[str] | None:
-    """Returns a pattern for lines that read like one of the headings (given as words), whatever their markup.
+def heading_words(line: str) -> tuple[str, ...]:
+    """Returns the words of a line, without its markup."""
+    return tuple(_WORD.findall(line))
+
+
+def heading_lines(headings: Collection[tuple[str, ...]]) -> Headings | None:
+    """Returns what recognises lines that read like one of the headings (given as words), whatever their markup.
 
     ``Response B:``, ``**response b**`` and ``### RESPONSE_B`` all match the words (Response, B); a sentence that
-    merely begins with those words does not, as a heading is followed by punctuation or the end of the line.
+    merely begins with those words does not, as a heading is followed by punctuation or the end of the line. So do full
+    width and other forms that Unicode calls compatible, accents, and invisible characters within a word.
     """
     if not headings:
         return None
-    alternatives = "|".join(_MARKUP.join(map(re.escape, words)) for words in sorted(headings))
+    letters = [list(unicodedata.normalize("NFKD", "".join(words))) for words in headings]
+    return Headings(_pattern(headings), _pattern([[c for c in word if c.isalnum()] for word in letters]))
+
+
+def _pattern(headings: Collection[Sequence[str]]) -> re.Pattern[str]:
+    alternatives = "|".join(_MARKUP.join(map(re.escape, parts)) for parts in sorted(map(tuple, headings)))
     return re.compile(
         rf"(?:^|(?<=[{_LINE_ENDS}])){_MARKUP}(?:{alternatives})(?=[^\S{_LINE_ENDS}]*(?:$|[{_LINE_ENDS}]|[^\w\s]|_))",
         re.IGNORECASE,
     )
 
 
-def quote_headings(text: str, headings: re.Pattern[str] | None) -> str:
+def quote_headings(text: str, headings: Headings | None) -> str:
     """Puts ``> `` before every line of ``text`` that reads like a heading."""
-    return headings.sub(r"> \g<0>", text) if headings else text
+    if headings is None:
+        return text
+    if _PLAIN.fullmatch(text):
+        return headings.plain.sub(r"> \g<0>", text)
+    return "".join(f"> {line}" if headings.begin(line) else line for line in _LINE.findall(text))
 
 
-_ROLE_HEADINGS = heading_pattern([(name,) for name in (*_ROLE_NAMES.values(), "Human")])
+_ROLE_HEADINGS = heading_lines([(name,) for name in (*_ROLE_NAMES.values(), "Human")])
 
 
 def context_text(prompt: tuple[Message, ...]) -> str:
