@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from selfjudge.errors import EngineError, MissingExtraError
+from selfjudge.errors import EngineError, MissingExtraError, without_secret
 from selfjudge.records import Comparison, Message
 from selfjudge.replies import ChatReply, JudgeReply, PairVerdict
 
@@ -55,9 +55,12 @@ class AsyncClient:
             timeout: seconds that one request may wait for the server.
             max_retries: how often a request is repeated after a lost connection, 408, 409, 429 or 5xx.
         """
-        key = api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+        # A line break at the end, as files of keys have it, is no part of a header.
+        self._key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or "EMPTY"
         self._url = base_url
-        self._openai = openai.AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries)
+        self._openai = openai.AsyncOpenAI(
+            base_url=base_url, api_key=self._key, timeout=timeout, max_retries=max_retries
+        )
         self._room = asyncio.Semaphore(concurrency)
         self._model: str | None = None
 
@@ -125,10 +128,12 @@ class AsyncClient:
                 return await request
             except openai.APIStatusError as e:
                 said = e.body.get("message") if isinstance(e.body, dict) else None
-                raise EngineError(f"The server at {self._url} answered {e.status_code}: {said or e.message}") from e
+                reply = without_secret(str(said or e.message), self._key)
+                raise EngineError(f"The server at {self._url} answered {e.status_code}: {reply}") from e
             except openai.APITimeoutError as e:
                 raise EngineError(f"The server at {self._url} did not answer in time: raise the timeout.") from e
             except openai.APIConnectionError as e:
+                reason = without_secret(str(e.__cause__ or e), self._key)
                 raise EngineError(
-                    f"The server at {self._url} cannot be reached ({e.__cause__ or e}): start it, or correct the URL."
+                    f"The server at {self._url} cannot be reached ({reason}): start it, or correct the URL."
                 ) from e

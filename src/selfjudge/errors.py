@@ -6,9 +6,27 @@ its traceback.
 
 from __future__ import annotations
 
+import re
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+_SHORTEST_SECRET = 8
+
+
+def without_credentials(text: str) -> str:
+    """Returns a text whose URLs have no user and password: ``http://***@host``."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+def without_secret(text: str, secret: str) -> str:
+    """Returns a text without an API key; what is too short to be one, such as the ``EMPTY`` of no key, stays."""
+    return text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
+
 
 class SelfJudgeError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Its message never has the credentials of a URL."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_credentials(message))
 
 
 class DataError(SelfJudgeError):

@@ -22,7 +22,7 @@ from selfjudge.engines.openai_answers import (
     sampled_tokens,
     sampling_request,
 )
-from selfjudge.errors import EngineError, MissingExtraError
+from selfjudge.errors import EngineError, MissingExtraError, without_secret
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
@@ -81,7 +81,8 @@ class OpenAIEngine:
         """
         self.base_url = base_url
         self.chat = chat
-        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+        # A line break at the end, as files of keys have it, is no part of a header.
+        self._api_key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or "EMPTY"
         self._concurrency = concurrency
         self._timeout = timeout
         self._max_retries = max_retries
@@ -273,7 +274,8 @@ class OpenAIEngine:
         try:
             return await request
         except openai.APIError as e:
-            raise EngineError(self._sentence(e, what)) from e
+            # Servers and HTTP libraries have been seen to repeat the key.
+            raise EngineError(without_secret(self._sentence(e, what), self._api_key)) from e
 
     def _sentence(self, error: openai.APIError, what: str) -> str:
         server = f"The server at {self.base_url}"

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.openai_server import OpenAIEngine
-from selfjudge.errors import EngineError
+from selfjudge.errors import EngineError, without_credentials
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion
 from selfjudge.serving.backend import Judged
@@ -92,7 +92,7 @@ class UpstreamBackend:
             except EngineError as e:
                 # Never left out: a request that every server refuses must not make them all look dead.
                 server.failed = time.monotonic()
-                FAILOVERS.labels(server.engine.base_url).inc()
+                FAILOVERS.labels(without_credentials(server.engine.base_url)).inc()
                 if not untried:
                     raise
                 _logger.warning("%s Trying another.", e)
