@@ -16,11 +16,19 @@ from pydantic_core import ErrorDetails
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import Recipe
 
+MAX_VALUES = 10_000
+"""Values in a recipe at most, those behind aliases counted as often as they are referred to."""
 SHIPPED = Path(__file__).parent / "shipped"
 
 
 class _Loader(yaml.SafeLoader):
     """Reads as YAML 1.2 and JSON do, and PyYAML's 1.1 does not: ``5e-4`` is a number, ``save_strategy: no`` a word."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """As inherited, but merge keys (``<<``) that multiply one another end in an error."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES} merged keys")
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -46,15 +54,15 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     Raises:
         RecipeError: if there is no such recipe, it is not YAML, or it does not validate (key and reason are named).
     """
-    shipped = SHIPPED / f"{name_or_file}.yaml"
-    path = shipped if shipped.is_file() else Path(name_or_file)
+    name = str(name_or_file)
+    path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name_or_file)
     if not path.is_file():
         raise RecipeError(
             f"There is no recipe {str(name_or_file)!r}: use one of {', '.join(shipped_recipes())}, or a YAML file."
         )
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raw = _parse(path.read_text(encoding="utf-8"))
+    except _NOT_YAML as e:
         raise RecipeError(f"{path} is not valid YAML: {' '.join(str(e).split())}.") from e
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} holds no sections: a recipe is a YAML mapping with model, data and so on.")
@@ -69,6 +77,27 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         RecipeError: if one is malformed, or the outcome does not validate.
     """
     return _validated(recipe.model_dump(mode="json"), overrides, recipe.name)
+
+
+# Besides YAMLError: what is not UTF-8, a date that is none, a number of thousands of digits; deep nesting; and what
+# cannot be a key, which the library does not always tell.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, TypeError)
+
+
+def _parse(text: str) -> Any:
+    """Returns what YAML holds; raises one of _NOT_YAML."""
+    content = yaml.load(text, _Loader)
+    waiting, values = [content], 0
+    while waiting:
+        value = waiting.pop()
+        values += 1
+        if values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif value is not None and not isinstance(value, bool | int | float | str):
+            raise ValueError(f"{value!r} is no text, number or truth value: put it in quotes if it is a text")
+    return content
 
 
 def _validated(raw: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
@@ -91,8 +120,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise RecipeError(f"--set {override!r} is not of the form section.key=value.")
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as e:
+        value = _parse(text)
+    except _NOT_YAML as e:
         raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from e
     *parents, last = parts
     place: Any = raw
@@ -113,7 +142,7 @@ def _section(place: dict[str, Any], part: str, override: str) -> Any:
 
 
 def _index(place: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(place):
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(place):
         raise RecipeError(f"--set {override!r}: {part!r} is not an index into a list of {len(place)}.")
     return int(part)
 

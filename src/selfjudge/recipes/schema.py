@@ -10,7 +10,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from selfjudge.errors import without_credentials
 
 BUILTIN_WORLD = "builtin:world"
 """The model path and data path that mean the embedded small world."""
@@ -18,6 +20,25 @@ BUILTIN_WORLD = "builtin:world"
 
 Use = Literal["policy", "judgment", "prompts"]
 Baseline = Literal["sft", "dpo", "reward-model", "rlhf", "rso", "raft", "rest", "offline", "off-policy"]
+
+
+def _plain_name(name: str) -> str:
+    """Passes what can be the name of a folder beside others."""
+    if not name or name[0] in ". " or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"{name!r} cannot be the name of a folder: use no slash and no dot or space at its beginning.")
+    return name
+
+
+def _without_secrets(training: dict[str, Any]) -> dict[str, Any]:
+    """Passes settings that may be written into a run folder."""
+    secret = next((name for name in training if name.endswith("_token") or name.endswith("api_key")), None)
+    if secret is not None:
+        raise ValueError(f"training.{secret} would be written into the run folder: set HF_TOKEN in its place.")
+    return training
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+Training = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
 
 
 class Section(BaseModel):
@@ -99,7 +120,7 @@ class JsftSection(Section):
         False, description="put several rows of a micro-batch into one sequence instead of padding; none sees another"
     )
     lora: LoraSection | None = Field(None, description="train a LoRA adapter and merge it; null trains all weights")
-    training: dict[str, Any] = Field(default_factory=dict, description="transformers.TrainingArguments")
+    training: Training = Field(default_factory=dict, description="transformers.TrainingArguments")
 
 
 class RolloutSection(Section):
@@ -143,6 +164,16 @@ class RolloutJudgeSection(Section):
     url: str | None = Field(None, description="external: the server, such as http://localhost:8000/v1")
     model: str | None = Field(None, description="external: the model whose tokenizer and templates are the judge's")
     served_model: str | None = Field(None, description="external: its name there; by default the first that is listed")
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if url is not None and without_credentials(url) != url:
+            raise ValueError(
+                "self_training.judge.url has a password, which would be written into the run folder: take it out, and "
+                "set OPENAI_API_KEY."
+            )
+        return url
 
     @model_validator(mode="after")
     def _server_for_external(self) -> Self:
@@ -200,7 +231,7 @@ class SelfTrainingSection(Section):
     rollout: RolloutSection = RolloutSection()
     judge: RolloutJudgeSection = RolloutJudgeSection()
     stop: StopSection = StopSection()
-    training: dict[str, Any] = Field(default_factory=dict, description="transformers.TrainingArguments")
+    training: Training = Field(default_factory=dict, description="transformers.TrainingArguments")
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:
@@ -225,7 +256,7 @@ class SelfTrainingSection(Section):
 class FineTuningSection(Section):
     """A method whose settings are those of its Trainer."""
 
-    training: dict[str, Any] = Field(
+    training: Training = Field(
         default_factory=dict, description="on top of jsft.training: TRL's SFTConfig or RewardConfig"
     )
 
@@ -235,18 +266,14 @@ class DpoSection(Section):
 
     loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
     beta: float = Field(0.1, gt=0)
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="on top of self_training.training: TRL's DPOConfig"
-    )
+    training: Training = Field(default_factory=dict, description="on top of self_training.training: TRL's DPOConfig")
 
 
 class RlhfSection(Section):
     """Reinforcement learning (RLOO) against the reward model."""
 
     beta: float = Field(0.1, gt=0, description="weight of the KL to the SFT model in the reward")
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="on top of self_training.training: TRL's RLOOConfig"
-    )
+    training: Training = Field(default_factory=dict, description="on top of self_training.training: TRL's RLOOConfig")
 
 
 class RsoSection(Section):
@@ -257,9 +284,7 @@ class RsoSection(Section):
     rejection_beta: float = Field(0.5, gt=0, description="β of the distribution that is sampled from")
     loss: Literal["sigmoid", "hinge"] = "hinge"
     beta: float = Field(0.1, gt=0, description="β of the loss")
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="on top of self_training.training: TRL's DPOConfig"
-    )
+    training: Training = Field(default_factory=dict, description="on top of self_training.training: TRL's DPOConfig")
 
 
 class RaftSection(Section):
@@ -267,9 +292,7 @@ class RaftSection(Section):
 
     rounds: int = Field(4, ge=1)
     candidates: int = Field(8, ge=2, description="samples per prompt")
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="on top of self_training.training: TRL's SFTConfig"
-    )
+    training: Training = Field(default_factory=dict, description="on top of self_training.training: TRL's SFTConfig")
 
 
 class RestSection(Section):
@@ -280,9 +303,7 @@ class RestSection(Section):
     thresholds: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
         default=[0.5, 0.8], min_length=1, description="improve steps of a round: quantiles of its rewards, growing"
     )
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="on top of self_training.training: TRL's SFTConfig"
-    )
+    training: Training = Field(default_factory=dict, description="on top of self_training.training: TRL's SFTConfig")
 
     @field_validator("thresholds")
     @classmethod
@@ -346,7 +367,7 @@ class StudySection(Section):
     candidates: list[Annotated[int, Field(ge=1)]] = Field(
         default=[1, 2, 4, 8, 16], min_length=1, description="of best-of-n: candidates of a tournament"
     )
-    cells: dict[str, CellSection] = Field(min_length=1)
+    cells: dict[Name, CellSection] = Field(min_length=1)
     claims: list[ClaimSection] = []
 
     @model_validator(mode="after")
@@ -365,7 +386,7 @@ class StudySection(Section):
 class Recipe(Section):
     """The whole road."""
 
-    name: str
+    name: Name
     seed: int = 0
     model: ModelSection
     data: DataSection
