@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,11 +128,20 @@ def test_a_hub_subset_is_a_config_or_a_folder(
 
     asked: dict[str, Any] = {}
 
-    def load_dataset(path: str, **options: Any) -> list[dict[str, str]]:
-        asked.update(options, path=path)
-        return [{"a": "x"}]
+    class Builder:
+        config = SimpleNamespace(data_files={"test": ["hf://datasets/org/name@main/a.parquet"]})
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        def download_and_prepare(self) -> None: ...
+
+        def as_dataset(self, split: str) -> list[dict[str, str]]:
+            asked.update(split=split)
+            return [{"a": "x"}]
+
+    def load_dataset_builder(path: str, **options: Any) -> Builder:
+        asked.update(options, path=path)
+        return Builder()
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: ["cfg"])
     assert list(read_rows("org/name", subset, "test")) == [(1, {"a": "x"})]
     assert asked == {"path": "org/name", "split": "test", **expected}
@@ -140,10 +150,10 @@ def test_a_hub_subset_is_a_config_or_a_folder(
 def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def load_dataset(path: str, **options: Any) -> None:
+    def load_dataset_builder(path: str, **options: Any) -> None:
         raise ConnectionError("Couldn't reach 'org/name' on the Hub.\nmore\nlines")
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     with pytest.raises(DataError) as caught:
         list(read_rows("org/name"))
     assert "\n" not in str(caught.value)

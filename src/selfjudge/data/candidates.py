@@ -10,7 +10,7 @@ from typing import Any
 
 from selfjudge.data.formats import Reject, Row
 from selfjudge.data.formats.base import own_id
-from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.formats.messages import clean_text, is_finite, read_prompt
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Message
@@ -76,7 +76,7 @@ def load_candidates(path: str | Path, limit: int | None = None) -> tuple[Candida
 
 def _scored(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
     if "candidates" in data:
-        pairs = list(zip(_list(data, "candidates"), _list(data, "scores"), strict=False))
+        pairs: list[tuple[Any, Any]] = list(zip(_list(data, "candidates"), _list(data, "scores"), strict=False))
         if len(data["candidates"]) != len(data["scores"]):
             raise Reject("candidates and scores differ in number")
     elif "samples" in data:
@@ -85,10 +85,12 @@ def _scored(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
         pairs = [(text, score) for text, score in pairs if score is not None]
     elif "best" in data:
         answers = [data["best"], *_list(data, "losers")]
+        if not all(isinstance(answer, dict) for answer in answers):
+            raise Reject("best and losers are not objects")
         pairs = [(answer.get("response"), float(i == 0)) for i, answer in enumerate(answers)]
     else:
         raise Reject("none of the columns candidates, samples, best")
-    if not pairs or any(isinstance(score, bool) or not isinstance(score, int | float) for _, score in pairs):
+    if not pairs or not all(is_finite(score) for _, score in pairs):
         raise Reject("a score is not a number, or there is none")
     return tuple(clean_text(text, "a candidate") for text, _ in pairs), tuple(float(score) for _, score in pairs)
 

@@ -17,6 +17,12 @@ from pydantic import BaseModel
 
 from selfjudge.errors import DataError, RunError
 
+MAX_LINE = 64 * 2**20
+"""Characters of a line at most."""
+MAX_PACKED = 200
+"""By how much gzip may have packed a file that unpacks to more than MAX_LINE bytes. Text is packed to a third or a
+tenth; what is made to exhaust memory, to a thousandth."""
+
 
 def open_text(path: Path) -> TextIO:
     """The file as UTF-8 text, unpacked if it ends in ``.gz``; newlines are left as they are.
@@ -46,13 +52,29 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     with open_text(path) as handle:
         try:
-            for number, line in enumerate(handle, start=1):
+            for number, line in _lines(handle, path):
                 if line.strip():
                     yield number, _parse_line(line, path, number)
         except UnicodeDecodeError:
             raise DataError(f"{path}, after line {number}: not UTF-8 text; convert the file to UTF-8.") from None
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise DataError(f"{path}, after line {number}: damaged gzip data; fetch or pack the file again.") from None
+
+
+def _lines(handle: TextIO, path: Path) -> Iterator[tuple[int, str]]:
+    """Yields lines with their numbers. Raises DataError where a line, or what is unpacked, is far too long."""
+    packed = path.stat().st_size if path.suffix == ".gz" else None
+    number = 0
+    while line := handle.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}, line {number}: more than {MAX_LINE:,} characters; put one row on a line.")
+        if packed and handle.buffer.tell() > max(MAX_LINE, MAX_PACKED * packed):
+            raise DataError(
+                f"{path}, line {number}: unpacks to more than {MAX_PACKED} times its size, as no data does; if it is "
+                "what you want, unpack it first."
+            )
+        yield number, line
 
 
 def _parse_line(line: str, path: Path, number: int) -> dict[str, Any]:

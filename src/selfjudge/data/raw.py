@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def _parquet_rows(path: Path) -> RawRows:
             yield from enumerate(rows, start=1)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; check the path.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter two: a time out of range
         raise DataError(f"{path} cannot be read as parquet ({_first_line(error)}); write the file again.") from None
 
 
@@ -110,12 +110,20 @@ def _dataset_rows(path: str, subset: str | None, split: str) -> RawRows:
     import datasets
 
     try:
+        folder = Path(path).is_dir()
+        # By its full path: a folder called `json` or `text` is not the library's reader of that name.
+        path = str(Path(path).resolve()) if folder else path
         options: dict[str, str] = {}
         if subset is not None:
             # A subset is a named config of some datasets and a folder of others (Anthropic/hh-rlhf).
             named = subset in datasets.get_dataset_config_names(path)
             options = {"name" if named else "data_dir": subset}
-        dataset = datasets.load_dataset(path, split=split, **options)
+        builder = datasets.load_dataset_builder(path, **options)
+        _check_files(builder.config.data_files or {}, path if folder else f"hf://datasets/{path}@")
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=split)
+    except DataError:
+        raise
     except Exception as error:  # the library lets errors of many libraries through, all of them about this source
         where = f"{path} (subset {subset or 'default'}, split {split})"
         raise DataError(
@@ -124,6 +132,18 @@ def _dataset_rows(path: str, subset: str | None, split: str) -> RawRows:
         ) from None
     for number, row in enumerate(dataset, start=1):
         yield number, dict(row)
+
+
+def _check_files(data_files: Mapping[str, Sequence[str]], root: str) -> None:
+    """Passes files within a dataset. Its card can name any: a file of this machine, or one on another host.
+
+    Raises:
+        DataError: for a file elsewhere.
+    """
+    inside = root if root.endswith("@") else f"{root}/"
+    for file in (file for files in data_files.values() for file in files):
+        if not file.startswith(inside) or ".." in file.split("/"):
+            raise DataError(f"{root.rstrip('@')}: it names the file {file}, which is none of its own; do not use it.")
 
 
 def _first_line(error: BaseException) -> str:

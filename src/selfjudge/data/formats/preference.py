@@ -6,12 +6,19 @@ Binarised UltraFeedback is one of these: the prompt as text, both sides as conve
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, TieRule, make_record
 from selfjudge.data.formats.hh import is_transcript, read_transcript
-from selfjudge.data.formats.messages import Reject, clean_text, read_messages, read_prompt, split_sides, user_message
+from selfjudge.data.formats.messages import (
+    Reject,
+    clean_text,
+    is_finite,
+    read_messages,
+    read_prompt,
+    split_sides,
+    user_message,
+)
 from selfjudge.records import Message
 
 SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
@@ -92,7 +99,7 @@ def _by_score(data: dict[str, Any], split: Split, tie_rule: TieRule) -> Split:
 def _scores(data: dict[str, Any]) -> tuple[float | None, float | None]:
     for names in SCORES:
         better, worse = (data.get(name) for name in names)
-        if isinstance(better, int | float) and isinstance(worse, int | float) and math.isfinite(better - worse):
+        if is_finite(better) and is_finite(worse):
             return better, worse
     return None, None
 

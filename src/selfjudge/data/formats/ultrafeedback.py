@@ -41,7 +41,7 @@ def read_annotation(value: Any) -> tuple[float | None, str | None]:
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):  # "N/A", null
+    except (TypeError, ValueError, OverflowError):  # "N/A", null, a whole number of hundreds of digits
         return None
     return number if math.isfinite(number) else None
 
