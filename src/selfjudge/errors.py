@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s,]*@")
 _SHORTEST_SECRET = 8
 
 

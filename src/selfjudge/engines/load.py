@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -171,7 +172,7 @@ def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
     """
     try:
         return auto_class.from_pretrained(path, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, ImportError, KeyError) as e:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as e:
         if "trust_remote_code" in str(e):
             raise ModelError(
                 f"The model {path!r} comes with code of its own, which is never run here (trust_remote_code is off): "

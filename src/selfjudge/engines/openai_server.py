@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -248,9 +249,7 @@ class OpenAIEngine:
             async with room:
                 request = client.completions.create(model=self.model, **body)
                 answer = await self._request(request, f"prompt {i}")
-            # What is not a completion (another service's page) has no choices; `read` says what is missing.
-            choices = getattr(answer, "choices", None) or ()
-            return read(i, [choice.to_dict(warnings=False) for choice in choices])
+            return self._read(answer, partial(read, i))
 
         async with self._client() as client:
             try:
@@ -260,6 +259,18 @@ class OpenAIEngine:
                 # The first failure cancelled the others.
                 raise failures.exceptions[0] from failures.exceptions[0].__cause__
         return [task.result() for task in tasks]
+
+    def _read(self, answer: Any, read: Callable[[list[Choice]], T]) -> T:
+        """Returns what ``read`` makes of the choices of an answer."""
+        # What is not a completion (another service's page) has no choices; `read` says what is missing.
+        choices = getattr(answer, "choices", None) or ()
+        try:
+            return read([choice.to_dict(warnings=False) for choice in choices])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as e:
+            raise EngineError(
+                f"What the server at {self.base_url} answers is no completion ({type(e).__name__}): use one that "
+                "speaks OpenAI's /v1/completions."
+            ) from e
 
     def _client(self) -> AbstractAsyncContextManager[openai.AsyncOpenAI]:
         """A client belongs to one event loop, so each call has its own unless it is made when :meth:`connected`."""

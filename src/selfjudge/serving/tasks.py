@@ -6,9 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jinja2
-
 from selfjudge.engines.base import SamplingParams
+from selfjudge.errors import ModelError
 from selfjudge.judge import as_messages
 from selfjudge.records import Comparison, Message, check_prompt
 from selfjudge.serving.backend import Backend
@@ -105,9 +104,9 @@ class TaskMaker:
     def _chat_ids(self, prompt: tuple[Message, ...]) -> list[int]:
         try:
             return self.backend.chat.prompt_ids(prompt)
-        except jinja2.TemplateError as e:
+        except ModelError as e:
             raise ApiError(
-                400, f"The model's chat template refuses the messages: {e}.", "invalid_value", "messages"
+                400, f"The model's chat template refuses the messages: {e.__cause__}.", "invalid_value", "messages"
             ) from e
 
     def _text_ids(self, text: str) -> list[int]:

@@ -157,7 +157,13 @@ class ChatEncoder:
             return f"{_OPEN}{len(masked) - 1}{_CLOSE}"
 
         chat = [{"role": m.role, "content": self._to_mask.sub(mask, m.content)} for m in self._roles(messages)]
-        rendered = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt)
+        try:
+            rendered = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt)
+        except Exception as e:  # whatever a template raises, or the sandbox that it runs in
+            raise ModelError(
+                f"The chat template of {self.tokenizer.name_or_path!r} fails ({' '.join(str(e).split())[:200]}): set "
+                "model.chat_template to one that does not."
+            ) from e
         return str(rendered), masked
 
     def _ids(self, rendered: str, masked: list[str]) -> list[int]:

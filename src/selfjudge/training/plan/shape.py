@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from selfjudge.engines.load import resolve_model
+from selfjudge.engines.load import pretrained, resolve_model
 from selfjudge.errors import MissingExtraError, ModelError, RecipeError
 from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection
 from selfjudge.training.arguments import lora_config
@@ -88,7 +88,8 @@ def read_config(path: str | Path) -> PreTrainedConfig:
                 return build_model(build_tokenizer(), 0).config
         if local.suffix == ".gguf":
             return _gguf_config(local)
-        return AutoConfig.from_pretrained(resolve_model(path), trust_remote_code=False)
+        found: PreTrainedConfig = pretrained(AutoConfig, resolve_model(path))
+        return found
     except (OSError, ValueError, ImportError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The config of the model {str(path)!r} could not be read: {reason}") from e

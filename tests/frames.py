@@ -1,0 +1,83 @@
+"""The frame of a judgment prompt, and the check that no text changes it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+
+from hostile_texts import TOKENIZERS
+
+from selfjudge.records import Message
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder, PrincipleEncoder
+from selfjudge.templates.template import load_templates, shipped_sets
+
+PLAIN_PROMPT = (Message(role="user", content="Name two things."),)
+
+
+@cache
+def encoders(name: str) -> dict[str, PrincipleEncoder]:
+    """One principle of every shipped set, by the set's name."""
+    chat = ChatEncoder(TOKENIZERS[name]())
+    loaded = {each: JudgmentEncoder(load_templates(each), chat).principles for each in shipped_sets()}
+    return {each: next(iter(principles.values())) for each, principles in loaded.items()}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every prompt of a principle has to have.
+
+    ``opening``: the ids from what ends the user's turn to the label. ``headings``: the words of the template's own
+    lines that tell prompt and responses apart.
+    """
+
+    structure: Counter[int]
+    opening: tuple[int, ...]
+    headings: tuple[str, ...]
+
+
+@cache
+def frame(encoder: PrincipleEncoder) -> Frame:
+    chat = encoder._chat
+    benign = encoder.prompt(PLAIN_PROMPT, "x", "y").token_ids
+    turn = [{"role": "user", "content": "q"}]
+    rendered = chat.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    ending = rendered.rpartition("q")[2].split("\n")[0].strip() or rendered.rpartition("q")[2].strip()
+    # The shortest end of the ids that has the whole of it.
+    start = next(
+        i for i in range(len(benign) - 1, -1, -1)
+        if ending in chat.tokenizer.decode(benign[i:], skip_special_tokens=False)
+    )  # fmt: skip
+    literal = (re.sub(r"\{\w+\}", "", line) for line in encoder.template.user.splitlines())
+    headings = tuple(line for line in literal if 0 < len(line.split()) <= 4)
+    return Frame(Counter(i for i in benign if i in chat._structural_ids), benign[start:], headings)
+
+
+def looks_like(line: str, heading: str) -> bool:
+    """As one sees it who takes a quoted line for text, and knows neither accents nor what is invisible."""
+    letters = r"[\W_]*".join(c for c in heading if c.isalnum())
+    seen = re.match(rf"[\W_]*{letters}\s*([\W_]|$)", unicodedata.normalize("NFKD", line), re.IGNORECASE)
+    return not line.startswith("> ") and seen is not None and (not seen[1] or not seen[1].isspace())
+
+
+def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: str) -> None:
+    chat, expected = encoder._chat, frame(encoder)
+    prompt = (Message(role="user", content=question if question.strip() else "q"),)
+    found = encoder.prompt(prompt, first, second).token_ids
+    # What gives the chat its structure stands where the templates put it, and nowhere else.
+    assert Counter(i for i in found if i in chat._structural_ids) == expected.structure
+    # One label position: what opens the judge's answer stands at the end, and only there.
+    size = len(expected.opening)
+    places = [i for i in range(len(found) - size + 1) if found[i : i + size] == expected.opening]
+    assert places == [len(found) - size]
+    # One heading of each kind.
+    runs = groupby(found, lambda i: i in chat._structural_ids)
+    text = "\n".join(chat.tokenizer.decode(list(run)) for structural, run in runs if not structural)
+    text = text.replace("<unk>", "x")  # some letter
+    for heading in expected.headings:
+        alike = [line for line in re.split("[\n\r\v\f\x85\u2028\u2029]", text) if looks_like(line, heading)]
+        assert len(alike) == 1, (heading, text)
