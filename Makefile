@@ -5,9 +5,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 VLLM_BIN := .venv-vllm/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
 STUDY_DIR ?= runs/world-study
+FUZZ_SECONDS ?= 600
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo study test test-all test-long test-vllm quick docs clean
+.PHONY: demo study test test-all test-long test-vllm fuzz quick docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -26,6 +27,12 @@ test-all: test test-long test-vllm  ## all there is
 
 test-long: .venv/installed-test  ## what takes too long for every change: kill -9, soak, fuzzing
 	$(BIN)/python -m pytest -m long
+
+fuzz: .venv/installed-test  ## every reader of foreign input for FUZZ_SECONDS each; the HH parser by atheris as well
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m long tests/fuzz
+	@$(PIP) atheris || echo "atheris has no build for this machine: left out"
+	@! $(BIN)/python -c "import atheris" 2> /dev/null \
+		|| $(BIN)/python tests/fuzz/fuzz_hh.py -max_total_time=$(FUZZ_SECONDS)
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
