@@ -1,4 +1,4 @@
-"""Every place where foreign input comes in: sixty inputs with every change, ten minutes of them by `make fuzz`."""
+"""Every place where foreign input comes in: forty inputs with every change, ten minutes of them by `make fuzz`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from targets import TARGETS, Target
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
 QUICK = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     database=None,
     derandomize=True,
