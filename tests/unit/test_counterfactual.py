@@ -35,7 +35,7 @@ def test_a_copy_that_would_not_come_back_is_named_instead() -> None:
 
 
 def prepared(records: list[PreferenceRecord]) -> PreparedData:
-    return PreparedData(tuple(records), tuple(records), (), (), (), {})
+    return PreparedData(tuple(records), tuple(records), (), (), (), {}, {})
 
 
 def test_the_recipe_decides_and_policy_rows_have_no_copies() -> None:
