@@ -72,6 +72,16 @@ def test_what_is_found_inside_a_word_is_replaced_there_too() -> None:
     }
 
 
+def test_of_two_values_the_longer_is_replaced_first(finder: Finder) -> None:
+    row = {"prompt": "b@example.com", "chosen": "b@example.com.au"}
+    assert clean(row, finder) == {"prompt": "<EMAIL_1>", "chosen": "<EMAIL_2>"}
+
+
+def test_the_words_of_the_formats_stay() -> None:
+    row = {"prompt": [{"role": "Al", "content": "I am Al."}], "label": "Al", "principle": "Al"}
+    assert clean(row, NamesByHand()) == row | {"prompt": [{"role": "Al", "content": "I am <NAME_1>."}]}
+
+
 def test_placeholders_that_are_there_already_are_not_given_again(finder: Finder) -> None:
     row = {"prompt": "<EMAIL_2> and c@example.com", "chosen": "<EMAIL_1>"}
     assert clean(row, finder)["prompt"] == "<EMAIL_2> and <EMAIL_3>"
