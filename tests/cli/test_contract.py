@@ -24,6 +24,7 @@ COMMANDS = (
     ("data",),
     ("data", "inspect"),
     ("data", "prepare"),
+    ("data", "anonymize"),
     ("jsft",),
     ("train",),
     ("baseline",),
@@ -38,6 +39,7 @@ COMMANDS = (
     ("eval", "scaling"),
     ("eval", "audit"),
     ("plan",),
+    ("card",),
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 from served_model import ServedModel
 from test_bad_input import PAIR, refused
 
+from selfjudge.data.swaps import swap_names
 from selfjudge.world.model import build_model
 from selfjudge.world.people import preference_records
 
@@ -22,7 +23,9 @@ def test_figures_and_page(run, runs, write, tmp_path):
     figures = json.loads(found.read_text())
     assert (figures["model"], figures["left_out"], figures["summary"]["pairs"]) == (str(runs / "jsft"), 0, 8)
     assert figures["findings"]["padding"]["turned"]["n"] == 8
-    assert figures["findings"]["names"]["turned"]["rate"] is None  # no first name of the list is in these texts
+    named = sum(swap_names(row["prompt"]) != row["prompt"] for row in rows)
+    assert figures["findings"]["names"]["turned"]["n"] == named > 0
+    assert figures["findings"]["genders"]["turned"]["rate"] is None  # no such word is in these texts
     style = figures["own_style"]
     assert set(style) == {"judge", "labels", "paired", "right_on_familiar", "right_on_other", "bias", "example"}
     assert style["judge"]["n"] == style["labels"]["n"] == 8

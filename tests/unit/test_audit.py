@@ -7,8 +7,9 @@ import re
 import pytest
 from test_judging import pair, verdict
 
+from selfjudge.data.swaps import swap_genders, swap_names
 from selfjudge.evaluation.audit import audit, rows, sections
-from selfjudge.evaluation.probes import PROBES, bullets, swap_genders, swap_names
+from selfjudge.evaluation.probes import PROBES, bullets
 
 A, B, TIE = ((0.9, 0.1), (0.1, 0.9)), ((0.1, 0.9), (0.9, 0.1)), ((0.5, 0.5), (0.5, 0.5))
 
@@ -49,6 +50,7 @@ def test_a_judge_that_sees_quality_alone_is_turned_by_nothing():
     assert (found.summary.pairs, found.left_out) == (3, 1)
     assert {name: (f.turned.rate, f.turned.n) for name, f in found.findings.items() if f.turned.n} == {
         "padding": (0, 2), "repetition": (0, 2), "markdown": (0, 2), "genders": (0, 1), "names": (0, 1),
+        "names and genders": (0, 2),
         "hijack: plea": (0, 2), "hijack: instruction": (0, 2), "hijack: fake header": (0, 2),
         "hijack: label A": (0, 2), "hijack: label B": (0, 2), "hijack: chat markup": (0, 2),
     }  # fmt: skip
@@ -78,6 +80,7 @@ def test_a_judge_of_genders_is_found():
     found = run(lambda text: float("He" in text.split()))
     assert found.findings["genders"].turned.rate == 1
     assert found.findings["names"].turned.n == 0  # the pair with names is a tie to it
+    assert found.findings["names and genders"].turned.rate == 1
 
 
 def test_table_and_page():

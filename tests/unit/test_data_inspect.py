@@ -35,6 +35,7 @@ def test_a_report_counted_by_hand(tmp_path: Path) -> None:
     assert report.lengths["rejected"][100] == 3
     # longer chosen: yes, no, equal, yes
     assert (report.longer_chosen.rate, report.longer_chosen.n, report.equal_lengths) == (2.5 / 4, 4, 1)
+    assert (report.label_bias["longer"].rate, report.label_bias["longer"].n) == (2 / 3, 3)
     # totals 9, 8, 9, 13: the upper median is the third record in the order 8, 9, 9, 13
     assert report.example.id == "a-2"
 

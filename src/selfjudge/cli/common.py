@@ -100,8 +100,8 @@ def quiet() -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of items just finished."""
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of items just finished; ``total`` None: not known before the end."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

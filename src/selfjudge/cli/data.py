@@ -1,4 +1,4 @@
-"""`selfjudge data inspect` and `selfjudge data prepare`."""
+"""`selfjudge data inspect`, `selfjudge data prepare` and `selfjudge data anonymize`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfjudge.cli.common import ChatTemplateOption, OverwriteOption, check_outputs, print_table
+from selfjudge.cli.common import (
+    ChatTemplateOption,
+    JsonOption,
+    OverwriteOption,
+    check_outputs,
+    print_table,
+    progress_bar,
+    write_json,
+)
 from selfjudge.recipes.schema import BUILTIN_WORLD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from selfjudge.core.statistics import Rate
+    from selfjudge.data.anonymize import AnonymizeReport
     from selfjudge.data.inspect import InspectReport
     from selfjudge.data.rows import Row
     from selfjudge.data.sources import Loaded
@@ -46,7 +56,10 @@ def inspect_(
     max_length: Annotated[int | None, typer.Option(min=16, help="Also count the rows longer than this.")] = None,
     chat_template: ChatTemplateOption = None,
 ) -> None:
-    """Show what a source is: format, counts, lengths, what is dropped and why, length bias, one row as trained on."""
+    """Show what a source is: format, counts, lengths, what is dropped and why, one row as trained on.
+
+    Also what the labels go with besides quality, and whether there is personal data in it.
+    """
     loaded = _load(source, format, subset, split, limit, tie_rule, pairs, seed)
 
     from selfjudge.data.inspect import inspect
@@ -56,6 +69,8 @@ def inspect_(
     report = inspect(loaded, (lambda text: len(chat.text_ids(text))) if model else None)
     print_table(_facts(source, report), title=source)
     _print_lengths(report)
+    _print_label_bias(report, _first_position(source, report.format, subset, split, limit))
+    _print_personal(source, loaded.records)
     _render(report.example, chat, template, model)
     if max_length:
         _print_too_long(loaded.records, chat, template, max_length)
@@ -83,6 +98,49 @@ def prepare(
     rows: list[tuple[str, object]] = [("Format", loaded.format), ("Rows read", loaded.rows), ("Records", written)]
     rows += [(f"Dropped: {reason}", n) for reason, n in loaded.reasons().items()]
     print_table([*rows, ("Fingerprint", loaded.fingerprint), ("Written to", output)])
+
+
+@app.command()
+def anonymize(
+    source: Source,
+    output: Annotated[Path, typer.Option(help="The same rows with placeholders, .jsonl or .jsonl.gz.")],
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="spaCy pipeline (name or folder) to find names with, or none. Default: one that is installed."
+        ),
+    ] = None,
+    subset: Subset = None,
+    split: Split = "train",
+    limit: Limit = None,
+    json_: JsonOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Replace personal data in every text of a source by placeholders such as <EMAIL_1> (extra privacy).
+
+    Any format is taken; the columns stay as they are. Within a row the same value has the same placeholder.
+    """
+    from selfjudge.data.anonymize import anonymize_file
+    from selfjudge.data.personal import Finder, installed_names
+
+    check_outputs(output, json_, overwrite=overwrite)
+    finder = Finder(installed_names() if names is None else None if names == "none" else names)
+    with progress_bar("Anonymizing", None) as advance:
+        report = anonymize_file(
+            source, output, finder, subset=subset, split=split, limit=limit, overwrite=overwrite, advance=advance
+        )
+    if json_:
+        write_json(json_, {"source": source}, report)
+    print_table(_replaced(report, output))
+
+
+def _replaced(report: AnonymizeReport, output: Path) -> Iterable[tuple[str, object]]:
+    yield "Rows", f"{report.rows}, changed: {report.rows_changed}"
+    for kind, count in report.kinds.items():
+        yield kind, f"{count.values} values at {count.places} places in {count.rows} rows"
+    if report.names is None:
+        yield "NAME", "not looked for: install a spaCy pipeline that knows persons, or name one by --names"
+    yield "Written to", output
 
 
 def _load(
@@ -134,6 +192,55 @@ def _print_lengths(report: InspectReport) -> None:
     for percentile in report.lengths[columns[0]]:
         table.add_row(f"{percentile} %", *(str(report.lengths[name][percentile]) for name in columns))
     Console().print(table)
+
+
+def _first_position(source: str, format: str, subset: str | None, split: str, limit: int | None) -> Rate | None:
+    """Returns how often A is the better one, where the rows say which response was shown first."""
+    from selfjudge.data.label_bias import first_position
+    from selfjudge.data.raw import read_rows
+
+    if format != "judge":
+        return None
+    return first_position(row for _, row in read_rows(source, subset, split, limit))
+
+
+def _print_label_bias(report: InspectReport, first: Rate | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="\nWhat the labels go with", box=None, title_justify="left", pad_edge=False)
+    table.add_column("the chosen response", style="bold")
+    table.add_column("of the pairs that differ", justify="right")
+    table.add_column("pairs", justify="right")
+    for name, rate in {**report.label_bias, **({"is A": first} if first else {})}.items():
+        table.add_row(name, str(rate) if rate.n else "–", str(rate.n))
+    Console().print(table)
+
+
+def _print_personal(source: str, records: Sequence[PreferenceRecord]) -> None:
+    """Warns of personal data, or says that it could not be looked for."""
+    from rich.console import Console
+
+    from selfjudge.data.personal_sample import personal_data
+    from selfjudge.errors import MissingExtraError
+
+    if source == BUILTIN_WORLD:
+        return
+    console = Console()
+    try:
+        found = personal_data(records)
+    except MissingExtraError as error:
+        console.print(f"\nPersonal data was not looked for. {error}", style="yellow", markup=False)
+        return
+    looked = f"{found.sampled} of {len(records)} records looked through, not for names"
+    if found.records:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in found.kinds.items())
+        advice = f"selfjudge data anonymize {source} --output FILE"
+        console.print(
+            f"\nPersonal data in {found.records} records ({kinds}; {looked}): {advice}", style="yellow", markup=False
+        )
+    else:
+        console.print(f"\nNo personal data found ({looked}).", markup=False)
 
 
 def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: str | None) -> None:

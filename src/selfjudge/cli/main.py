@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from selfjudge.cli import baseline, bench, compare, data, demo, evaluate, judge, plan, report, sample, serve, train
+from selfjudge.cli import (
+    baseline,
+    bench,
+    card,
+    compare,
+    data,
+    demo,
+    evaluate,
+    judge,
+    plan,
+    report,
+    sample,
+    serve,
+    train,
+)
 from selfjudge.errors import SelfJudgeError
 
 app = typer.Typer(
@@ -32,6 +46,7 @@ app.command("sample")(sample.sample)
 app.add_typer(evaluate.app, name="eval")
 app.command("serve")(serve.serve)
 app.command("report")(report.report)
+app.command("card")(card.card)
 app.command("bench")(bench.bench)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from selfjudge.core.statistics import Rate, proportion
+from selfjudge.data.label_bias import label_bias
 from selfjudge.data.sources import Loaded
 from selfjudge.errors import DataError
 from selfjudge.records import PreferenceRecord
@@ -22,6 +23,7 @@ class InspectReport(BaseModel):
     ``lengths``: for prompt, chosen and rejected the length at each of ``PERCENTILES``, in ``unit`` (a prompt's is
     the sum over its messages, without markup). ``turns``: number of user turns in the prompt → number of records.
     ``longer_chosen``: how often the longer response is the chosen one, the ``equal_lengths`` pairs counted as halves.
+    ``label_bias``: see :func:`selfjudge.data.label_bias.label_bias`.
     ``example``: a record of median total length, to be rendered.
     """
 
@@ -37,6 +39,7 @@ class InspectReport(BaseModel):
     turns: dict[int, int]
     longer_chosen: Rate
     equal_lengths: int
+    label_bias: dict[str, Rate]
     example: PreferenceRecord
 
 
@@ -70,6 +73,7 @@ def inspect(loaded: Loaded, count_tokens: Callable[[str], int] | None = None) ->
         turns=dict(sorted(Counter(_user_turns(record) for record in records).items())),
         longer_chosen=rate,
         equal_lengths=equal,
+        label_bias=label_bias(records),
         example=records[sorted(range(len(records)), key=totals.__getitem__)[len(records) // 2]],
     )
 

@@ -18,7 +18,7 @@ class PreparedData:
     """Records by use, without those held out; ``held_out`` are the judgment pairs kept for measuring.
 
     ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
-    ``fingerprints``: source path → SHA-256 of its records.
+    ``fingerprints``: source → SHA-256 of its records; ``records``: source → their number (see :func:`source_key`).
     """
 
     policy: tuple[PreferenceRecord, ...]
@@ -27,6 +27,7 @@ class PreparedData:
     held_out: tuple[PreferenceRecord, ...]
     dropped: tuple[tuple[str, Dropped], ...]
     fingerprints: dict[str, str]
+    records: dict[str, int]
 
 
 def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
@@ -62,6 +63,7 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
     held_out: list[PreferenceRecord] = []
     dropped: list[tuple[str, Dropped]] = []
     fingerprints: dict[str, str] = {}
+    records: dict[str, int] = {}
     for source in data.sources:
         loaded = load_source(source, data, seed)
         train, held = split_by_prompt(loaded.records, data.held_out, seed)
@@ -70,7 +72,8 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
         if "judgment" in source.use:
             held_out += held
         dropped += [(source.path, item) for item in loaded.dropped]
-        fingerprints["/".join(filter(None, (source.path, source.subset)))] = loaded.fingerprint
+        fingerprints[source_key(source)] = loaded.fingerprint
+        records[source_key(source)] = len(loaded.records)
     return PreparedData(
         policy=tuple(by_use["policy"]),
         judgment=tuple(by_use["judgment"]),
@@ -78,7 +81,13 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
         held_out=tuple(held_out),
         dropped=tuple(dropped),
         fingerprints=fingerprints,
+        records=records,
     )
+
+
+def source_key(source: SourceSection) -> str:
+    """Returns what a source is called in run.json: its path, and the subset where it has one."""
+    return "/".join(filter(None, (source.path, source.subset)))
 
 
 def _distinct_prompts(records: Iterable[PreferenceRecord]) -> tuple[tuple[Message, ...], ...]:

@@ -116,11 +116,23 @@ class JsftSection(Section):
     judgment_weight: float = Field(
         1.0, gt=0, description="weight of a judgment row's target token against a policy row's target token"
     )
+    counterfactual: bool = Field(
+        False, description="judgment rows also of copies with names and genders exchanged, under the same label"
+    )
     packing: bool = Field(
         False, description="put several rows of a micro-batch into one sequence instead of padding; none sees another"
     )
     lora: LoraSection | None = Field(None, description="train a LoRA adapter and merge it; null trains all weights")
     training: Training = Field(default_factory=dict, description="transformers.TrainingArguments")
+
+    @model_validator(mode="after")
+    def _copies_are_of_judgments(self) -> Self:
+        if self.counterfactual and self.rows == "policy":
+            raise ValueError(
+                "jsft.counterfactual=true copies judgment rows, and jsft.rows=policy has none: set rows to both or "
+                "judgment, or counterfactual to false."
+            )
+        return self
 
 
 class RolloutSection(Section):

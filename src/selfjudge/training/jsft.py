@@ -10,11 +10,14 @@ from peft import PeftModel
 from transformers import TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
+from selfjudge.data.counterfactual import counterfactuals
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows, examples
+from selfjudge.data.sources import split_by_prompt
 from selfjudge.engines.load import LoadedModel, save_model
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
+from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -71,12 +74,26 @@ def jsft_rows(
         built = build_policy_rows(data.policy, chat, longest)
         rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
     if recipe.jsft.rows != "policy":
-        built = build_judgment_rows(data.judgment, encoder, longest, rationale=recipe.templates.rationale)
+        pairs, not_copied = judgment_pairs(recipe, data)
+        dropped += not_copied
+        built = build_judgment_rows(pairs, encoder, longest, rationale=recipe.templates.rationale)
         rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
     if not rows:
         reasons = ", ".join(sorted({d.reason for d in dropped})) or "the sources gave no records for them"
         raise DataError(f"No JSFT row is left ({reasons}): raise data.max_length or check data.sources.")
     return rows, dropped
+
+
+def judgment_pairs(recipe: Recipe, data: PreparedData) -> tuple[Sequence[PreferenceRecord], list[DroppedRow]]:
+    """Returns the pairs to judge, with their counterfactuals where the recipe wants them, and those not made.
+
+    A copy whose prompt is held out stays out of training as the prompt itself does.
+    """
+    if not recipe.jsft.counterfactual:
+        return data.judgment, []
+    copies, dropped = counterfactuals(data.judgment)
+    copies_to_train, _ = split_by_prompt(copies, recipe.data.held_out, recipe.seed)
+    return [*data.judgment, *copies_to_train], dropped
 
 
 def jsft_trainer(

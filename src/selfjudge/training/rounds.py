@@ -111,7 +111,7 @@ def _finished(recipe: Recipe, output_dir: Path, start: str, rounds: list[RunFold
             loaded = load_start(recipe, start, recipe.self_training.lora)
             save_model(loaded.model, loaded.chat.tokenizer, parent.model, load_templates(recipe.templates.set))
     stopped = None if len(accepted) == len(rounds) else _why_stopped(recipe, rounds)
-    shared = {key: rounds[0].info[key] for key in ("data", "dropped", "start", "prompts")}
+    shared = {key: rounds[0].info[key] for key in ("data", "records", "dropped", "start", "prompts")}
     each = [{key: run.info[key] for key in ("steps", "stopped", "judge", "accepted")} for run in rounds]
     parent.finish(**shared, steps=sum(run.info["steps"] for run in rounds), stopped=stopped, rounds=each)
     return parent

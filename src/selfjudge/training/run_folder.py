@@ -25,6 +25,7 @@ from selfjudge.data.io import atomic_writer, write_json
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Baseline, Recipe
+from selfjudge.training.model_card import write_model_card
 
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
@@ -127,7 +128,8 @@ class RunFolder:
             handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def finish(self, **outcome: Any) -> None:
-        """Marks the run as finished."""
+        """Writes the model card and marks the run as finished."""
+        write_model_card(self.path, {**self.info, **outcome})
         self.update(status="finished", finished=_now(), **outcome)
 
     def _cut_after(self, file: Path, step: int) -> None:

@@ -48,7 +48,7 @@ def record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], *
         run.append("dropped.jsonl", {"source": source, **asdict(item)})
     for row in dropped:
         run.append("dropped.jsonl", asdict(row))
-    run.update(data=data.fingerprints, dropped=len(data.dropped) + len(dropped), **info)
+    run.update(data=data.fingerprints, records=data.records, dropped=len(data.dropped) + len(dropped), **info)
 
 
 class MetricsFile(TrainerCallback):
