@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.errors import EngineError
 from selfjudge.judge import Judge
 from selfjudge.records import Completion
@@ -49,18 +49,29 @@ class ScoreEngine:
         self.going = threading.Event()
         self.going.set()
         self.started = threading.Event()
+        # Where set, each candidate waits for a permit; they are told from the last to the first.
+        self.permits: threading.Semaphore | None = None
 
     def reusing_prefixes(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         self.samples.append((len(prompts), params))
         self._work()
         if self.sample_error:
             raise self.sample_error
-        return [[self._completion((5 * i + 3) % 17) for i in range(params.n)] for _ in prompts]
+        rows = [[self._completion((5 * i + 3) % 17) for i in range(params.n)] for _ in prompts]
+        for place in reversed(range(params.n if drawn else 0)):
+            assert self.permits is None or self.permits.acquire(timeout=20)
+            for i, row in enumerate(rows):
+                drawn(i, place, row[place])
+        return rows
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.load import load_tokenizer
 from selfjudge.engines.openai_answers import (
     Choice,
+    StreamedChoices,
     label_request,
     next_token_logprobs,
     sampled_tokens,
@@ -105,18 +106,28 @@ class OpenAIEngine:
         return self._max_length
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         """Returns ``params.n`` completions per prompt, drawn with a seed of its own for each prompt.
 
         Where the server gives the ids it sampled (vLLM), the completions hold just those, with their log-probabilities.
         Elsewhere the ids are the text tokenised again and ``logprobs`` is None: good for judging and tournaments, not
         for training, as these need not be the tokens that the model drew.
+
+        With ``drawn`` the answers are streamed: a message for nearly every token.
         """
-        return _wait_for(self.sample_async(prompts, params, progress))
+        return _wait_for(self.sample_async(prompts, params, progress, drawn))
 
     async def sample_async(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         """As :meth:`sample`. Cancelled, it drops its connections, upon which servers such as vLLM stop drawing."""
         stop_ids = self.chat.stop_ids
@@ -133,7 +144,11 @@ class OpenAIEngine:
                 progress(1)
             return [self._completion(i, choice) for choice in choices] * (params.n // wanted)
 
-        return await self._ask(bodies, read)
+        def ended(i: int, choice: Choice) -> None:
+            for place in range(choice["index"], params.n, bodies[i]["n"]):
+                drawn(i, place, self._completion(i, choice))
+
+        return await self._ask(bodies, read, ended if drawn else None)
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
@@ -239,17 +254,25 @@ class OpenAIEngine:
             )
         return models
 
-    async def _ask(self, bodies: Sequence[dict[str, Any]], read: Callable[[int, list[Choice]], T]) -> list[T]:
-        """Sends all requests, a bounded number at once, and returns what ``read`` makes of each answer."""
+    async def _ask(
+        self,
+        bodies: Sequence[dict[str, Any]],
+        read: Callable[[int, list[Choice]], T],
+        ended: Callable[[int, Choice], None] | None = None,
+    ) -> list[T]:
+        """Sends all requests, a bounded number at once, and returns what ``read`` makes of each answer.
+
+        With ``ended`` the answers are streamed, and it is told of each choice that is there.
+        """
         room = asyncio.Semaphore(self._concurrency)
 
         async def one(i: int, body: dict[str, Any]) -> T:
             async with room:
+                if ended:
+                    return read(i, await self._streamed(client, i, body, ended))
                 request = client.completions.create(model=self.model, **body)
                 answer = await self._request(request, f"prompt {i}")
-            # What is not a completion (another service's page) has no choices; `read` says what is missing.
-            choices = getattr(answer, "choices", None) or ()
-            return read(i, [choice.to_dict(warnings=False) for choice in choices])
+            return read(i, _choices(answer))
 
         async with self._client() as client:
             try:
@@ -259,6 +282,29 @@ class OpenAIEngine:
                 # The first failure cancelled the others.
                 raise failures.exceptions[0] from failures.exceptions[0].__cause__
         return [task.result() for task in tasks]
+
+    async def _streamed(
+        self, client: openai.AsyncOpenAI, i: int, body: dict[str, Any], ended: Callable[[int, Choice], None]
+    ) -> list[Choice]:
+        """Returns the choices of a streamed answer, those of them that came to their end."""
+        request = client.completions.create(model=self.model, stream=True, **body)
+        found: dict[int, Choice] = {}
+        streamed = StreamedChoices()
+        async with await self._request(request, f"prompt {i}") as stream:
+            async for chunk in self._unbroken(stream, i):
+                for choice in filter(None, map(streamed.add, _choices(chunk))):
+                    found[choice["index"]] = choice
+                    ended(i, choice)
+        return [found[place] for place in sorted(found)]
+
+    async def _unbroken(self, stream: AsyncIterator[T], i: int) -> AsyncIterator[T]:
+        try:
+            async for chunk in stream:
+                yield chunk
+        except Exception as e:  # older clients let the transport's and JSON's own errors through
+            raise EngineError(
+                f"The server at {self.base_url} broke off its answer to prompt {i} ({_short(e)}): look at its log."
+            ) from e
 
     def _client(self) -> AbstractAsyncContextManager[openai.AsyncOpenAI]:
         """A client belongs to one event loop, so each call has its own unless it is made when :meth:`connected`."""
@@ -309,6 +355,11 @@ def open_served(
         ModelError: if there is no such tokenizer.
     """
     return OpenAIEngine(base_url, load_tokenizer(model, chat_template), model=served_model)
+
+
+def _choices(answer: Any) -> list[Choice]:
+    """Returns the choices of an answer or a chunk; what is no completion (another service's page) has none."""
+    return [choice.to_dict(warnings=False) for choice in getattr(answer, "choices", None) or ()]
 
 
 def _short(error: BaseException) -> str:

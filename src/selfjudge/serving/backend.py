@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -10,6 +10,12 @@ from selfjudge.engines.base import SamplingParams
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Verdict
 from selfjudge.templates.chat import ChatEncoder
+
+Told = Callable[[int, Completion], object]
+"""Called with a completion that has just ended, after its place among the prompt's.
+
+Where drawing is repeated (on another server, after a failure) it comes again, and the last stands.
+"""
 
 
 class Judged(NamedTuple):
@@ -41,13 +47,16 @@ class Backend(Protocol):
         """Raises EngineError if it could not answer now."""
         ...
 
-    async def sample(self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool) -> list[Completion]:
+    async def sample(
+        self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool, drawn: Told | None = None
+    ) -> list[Completion]:
         """Returns ``params.n`` completions of a prompt (token ids).
 
         Args:
             prompt: token ids.
             params: how to draw.
             repeatable: False if ``params.seed`` need not be kept to.
+            drawn: told of each completion, on the event loop, before all are returned.
 
         Raises:
             EngineError: if the model cannot be reached or fails.
