@@ -20,8 +20,9 @@ from selfjudge.judge import Judge
 from selfjudge.records import Completion
 from selfjudge.serving import listen
 from selfjudge.serving.app import create_app
-from selfjudge.serving.arena import Arena, Contestant
+from selfjudge.serving.backend import NamedBackend
 from selfjudge.serving.in_process import InProcessBackend
+from selfjudge.serving.rival import EngineBeside, JudgedBy
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.votes import VoteStore
 from selfjudge.templates.chat import ChatEncoder
@@ -94,6 +95,17 @@ class ScoreEngine:
         return Completion(ids=tuple(self.chat.text_ids(text)), text=text, finish_reason="stop")
 
 
+class AnswerEngine(ScoreEngine):
+    """Always gives the same answer."""
+
+    def __init__(self, chat: ChatEncoder, answer: str) -> None:
+        super().__init__(chat)
+        self.answer = answer
+
+    def _completion(self, score: int) -> Completion:
+        return Completion(ids=(1, 2), text=self.answer, finish_reason="stop")
+
+
 def _scores(judgment: str) -> list[int]:
     """The scores of both responses; what is no score counts 0."""
     return [0, 0, *(int(score or 0) for score in _SCORE.findall(judgment))][-2:]
@@ -115,16 +127,11 @@ def app_on(engine: ScoreEngine, settings: ServeSettings | None = None) -> FastAP
 
 def arena_app_on(engine: ScoreEngine, database: str, answers: dict[str, str], settings: ServeSettings) -> FastAPI:
     """An app with an arena, in which each of two models always gives its own answer."""
-
-    def contestant(name: str) -> Contestant:
-        async def sample(prompt: Sequence[int], params: SamplingParams) -> list[Completion]:
-            return [Completion(ids=(1, 2), text=answers[name], finish_reason="stop")] * params.n
-
-        return Contestant(name, sample)
-
-    backend = InProcessBackend(engine, judge_on(engine, engine.chat), engine.chat)
-    first, second = map(contestant, answers)
-    return create_app(backend, MODEL, settings, Arena(backend, (first, second), VoteStore(database)))
+    name, other = answers
+    backend = InProcessBackend(AnswerEngine(engine.chat, answers[name]), judge_on(engine, engine.chat), engine.chat)
+    beside = EngineBeside(backend, AnswerEngine(engine.chat, answers[other]), engine.chat)
+    rival = NamedBackend(other, JudgedBy(beside, backend))
+    return create_app(backend, name, settings, rival=rival, votes=VoteStore(database))
 
 
 @contextmanager

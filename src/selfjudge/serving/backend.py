@@ -25,14 +25,13 @@ class Judged(NamedTuple):
     tokens: int
 
 
-class Backend(Protocol):
-    """A policy and a judge. A call that is cancelled stops what can be stopped.
+class Policy(Protocol):
+    """A model that candidates are drawn from. A call that is cancelled stops what can be stopped.
 
-    ``chat`` encodes for the policy. ``judge`` encodes and measures pairs; it is put to work through :meth:`verdicts`.
+    ``chat`` encodes for it.
     """
 
     chat: ChatEncoder
-    judge: Judge
 
     @property
     def max_length(self) -> int:
@@ -40,11 +39,7 @@ class Backend(Protocol):
         ...
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Within it, on one event loop, the backend can be asked."""
-        ...
-
-    async def check(self) -> None:
-        """Raises EngineError if it could not answer now."""
+        """Within it, on one event loop, it can be asked."""
         ...
 
     async def sample(
@@ -63,6 +58,16 @@ class Backend(Protocol):
         """
         ...
 
+
+class Backend(Policy, Protocol):
+    """A policy and a judge, which encodes and measures pairs; it is put to work through :meth:`verdicts`."""
+
+    judge: Judge
+
+    async def check(self) -> None:
+        """Raises EngineError if it could not answer now."""
+        ...
+
     async def verdicts(self, comparisons: Sequence[Comparison]) -> Judged:
         """Returns one verdict per comparison, in their order.
 
@@ -71,3 +76,10 @@ class Backend(Protocol):
             EngineError: if the judge cannot be reached or fails.
         """
         ...
+
+
+class NamedBackend(NamedTuple):
+    """A backend, and the name under which clients know its model."""
+
+    name: str
+    backend: Backend

@@ -18,8 +18,8 @@ from selfjudge.serving.settings import OnJudgeFailure
 from selfjudge.tournament import RunningBracket
 
 Report = Callable[[dict[str, Any]], None]
-"""Called with what has just happened: ``candidate``, the place of one that has been drawn, and its ``text``; ``drawn``, the
-texts of all; ``pairings`` of a round that is judged now; ``matches`` that have just been judged."""
+"""Called with what has just happened: ``candidate``, the place of one just drawn, with its ``text``; ``drawn``,
+the texts of all; ``pairings`` of a round that begins; ``matches`` that have just been judged."""
 
 _FAILURE = "Judging failed before the tournament was over"
 _logger = logging.getLogger(__name__)
