@@ -132,7 +132,8 @@ def test_equal_winners_are_not_judged(served: str, other: AnswerEngine, page_at:
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         start(page, compare=True)
-        page.locator("#playground > .status", has_text="same text").wait_for()
+        page.locator(".result > div > .card", has_text="same text").wait_for()
+        page.locator("#playground > .status", has_text="Done.").wait_for()
         assert not any(url.endswith("/v1/judge") for url in requests)
 
 

@@ -48,7 +48,7 @@ async function alone(section, form, model, signal) {
 async function compare(section, form, models, judge, signal) {
   const bodies = models.map((name) => request(form, name));
   const columns = models.map((name, i) => column(name, "AB"[i]));
-  const verdict = element("div");
+  const verdict = element("div", { "aria-live": "polite" });
   const sides = element("div", { class: "sides" }, ...columns.map(({ whole }) => whole));
   section.querySelector(".result").replaceChildren(verdict, sides);
   say(section, "Both models are drawing and judging …");
@@ -63,9 +63,8 @@ async function compare(section, form, models, judge, signal) {
     return view;
   }));
   say(section, "The judge compares the winners …");
-  const { shown, sentence } = await between(bodies[0].messages, views, models, judge);
-  verdict.replaceChildren(shown);
-  say(section, sentence);
+  verdict.replaceChildren(await between(bodies[0].messages, views, models, judge));
+  say(section, "Done.");
 }
 
 function column(name, letter) {
