@@ -41,7 +41,7 @@ from selfjudge import (
     load_templates,
     self_reject,
 )
-from selfjudge.engines.base import Engine, Progress
+from selfjudge.engines.base import Drawn, Engine, Progress
 from selfjudge.engines.load import load_tokenizer
 from selfjudge.records import Completion
 from selfjudge.serving.app import create_app
@@ -66,7 +66,11 @@ class FakeEngine:
     max_length: int = 256
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         """Returns the same completions for every prompt."""
         time.sleep(self.sample_seconds)

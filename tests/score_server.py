@@ -14,14 +14,15 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.errors import EngineError
 from selfjudge.judge import Judge
 from selfjudge.records import Completion
 from selfjudge.serving import listen
 from selfjudge.serving.app import create_app
-from selfjudge.serving.arena import Arena, Contestant
+from selfjudge.serving.backend import NamedBackend
 from selfjudge.serving.in_process import InProcessBackend
+from selfjudge.serving.rival import EngineBeside, JudgedBy
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.votes import VoteStore
 from selfjudge.templates.chat import ChatEncoder
@@ -49,18 +50,29 @@ class ScoreEngine:
         self.going = threading.Event()
         self.going.set()
         self.started = threading.Event()
+        # Where set, each candidate waits for a permit; they are told from the last to the first.
+        self.permits: threading.Semaphore | None = None
 
     def reusing_prefixes(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         self.samples.append((len(prompts), params))
         self._work()
         if self.sample_error:
             raise self.sample_error
-        return [[self._completion((5 * i + 3) % 17) for i in range(params.n)] for _ in prompts]
+        rows = [[self._completion((5 * i + 3) % 17) for i in range(params.n)] for _ in prompts]
+        for place in reversed(range(params.n if drawn else 0)):
+            assert self.permits is None or self.permits.acquire(timeout=20)
+            for i, row in enumerate(rows):
+                drawn(i, place, row[place])
+        return rows
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
@@ -81,6 +93,17 @@ class ScoreEngine:
     def _completion(self, score: int) -> Completion:
         text = f"score {score}"
         return Completion(ids=tuple(self.chat.text_ids(text)), text=text, finish_reason="stop")
+
+
+class AnswerEngine(ScoreEngine):
+    """Always gives the same answer."""
+
+    def __init__(self, chat: ChatEncoder, answer: str) -> None:
+        super().__init__(chat)
+        self.answer = answer
+
+    def _completion(self, score: int) -> Completion:
+        return Completion(ids=(1, 2), text=self.answer, finish_reason="stop")
 
 
 def _scores(judgment: str) -> list[int]:
@@ -104,16 +127,11 @@ def app_on(engine: ScoreEngine, settings: ServeSettings | None = None) -> FastAP
 
 def arena_app_on(engine: ScoreEngine, database: str, answers: dict[str, str], settings: ServeSettings) -> FastAPI:
     """An app with an arena, in which each of two models always gives its own answer."""
-
-    def contestant(name: str) -> Contestant:
-        async def sample(prompt: Sequence[int], params: SamplingParams) -> list[Completion]:
-            return [Completion(ids=(1, 2), text=answers[name], finish_reason="stop")] * params.n
-
-        return Contestant(name, sample)
-
-    backend = InProcessBackend(engine, judge_on(engine, engine.chat), engine.chat)
-    first, second = map(contestant, answers)
-    return create_app(backend, MODEL, settings, Arena(backend, (first, second), VoteStore(database)))
+    name, other = answers
+    backend = InProcessBackend(AnswerEngine(engine.chat, answers[name]), judge_on(engine, engine.chat), engine.chat)
+    beside = EngineBeside(backend, AnswerEngine(engine.chat, answers[other]), engine.chat)
+    rival = NamedBackend(other, JudgedBy(beside, backend))
+    return create_app(backend, name, settings, rival=rival, votes=VoteStore(database))
 
 
 @contextmanager

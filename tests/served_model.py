@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from typing import Any
 
 import torch
@@ -28,12 +29,15 @@ class ServedModel:
     ``mode``: ``vllm`` (gives ids, and labels by id), ``old vllm`` (ids, top candidates only), ``llama.cpp`` (ids of
     candidates only), ``text`` (texts only), or a fault: ``no logprobs``, ``no B``, ``one completion``, ``aborts``,
     ``hangs``, ``hangs after one``, ``web page``.
+    ``stream``: what a streamed answer does once its first choice has ended: ``goes on``, ``waits``, ``breaks`` (the
+    connection), ``fails`` (an event says so), ``ends``.
     """
 
     def __init__(self, model: PreTrainedModel, chat: ChatEncoder, mode: str = "vllm", **options: Any) -> None:
         self.engine = TransformersEngine(model, chat)
         self.chat = chat
         self.mode = mode
+        self.stream: str = options.get("stream", "goes on")
         self.failures: list[Answer] = options.get("failures", [])
         self.max_model_len: int | None = options.get("max_model_len", 256)
         self.key: str | None = options.get("key")
@@ -87,6 +91,24 @@ class ServedModel:
             with self._count_lock:
                 self.at_once -= 1
 
+    def pieces(self, answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunks of a streamed answer: a token of each choice in turn, so that short ones end first."""
+        pieces = [_pieces(choice) for choice in answer["choices"]]
+        for step in range(max(map(len, pieces))):
+            for own in pieces:
+                if step >= len(own):
+                    continue
+                yield {**answer, "choices": [own[step]]}
+                if own[step]["finish_reason"] is None or self.stream == "goes on":
+                    continue
+                if self.stream == "waits":
+                    self.stopped.wait(30)
+                if self.stream == "breaks":
+                    raise ConnectionResetError
+                if self.stream == "fails":
+                    yield {"error": {"message": "out of memory", "code": 500}}
+                return
+
     def _choices(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         n = 1 if self.mode == "one completion" else body.get("n", 1)
         params = SamplingParams(n, body["temperature"], body.get("top_p", 1.0), body["max_tokens"], body.get("seed", 0))
@@ -135,6 +157,22 @@ class ServedModel:
         return self.chat.tokenizer.decode([token])
 
 
+def _pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    """A choice token by token; its text is cut anywhere, as servers may hold some of it back."""
+    logprobs = choice["logprobs"] or {}
+    tokens = logprobs.get("tokens") or choice.get("token_ids") or [None]
+    n, text = len(tokens), choice["text"]
+    pieces = []
+    for i in range(n):
+        piece = {"index": choice["index"], "text": text[i * len(text) // n : (i + 1) * len(text) // n]}
+        piece["finish_reason"] = choice["finish_reason"] if i == n - 1 else None
+        piece["logprobs"] = {name: values[i : i + 1] for name, values in logprobs.items()} or None
+        if "token_ids" in choice:
+            piece["token_ids"] = choice["token_ids"][i : i + 1]
+        pieces.append(piece)
+    return pieces
+
+
 def handler(served: ServedModel) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -144,7 +182,26 @@ def handler(served: ServedModel) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._send(*served.complete(body))
+            status, answer = served.complete(body)
+            if body.get("stream") and status == 200 and isinstance(answer, dict):
+                self._stream(answer)
+            else:
+                self._send(status, answer)
+
+        def _stream(self, answer: dict[str, Any]) -> None:
+            try:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for event in chain(map(json.dumps, served.pieces(answer)), ["[DONE]"]):
+                    self._chunk(f"data: {event}\n\n".encode())
+                self._chunk(b"")
+            except ConnectionError:  # as in _send, or meant
+                self.close_connection = True
+
+        def _chunk(self, data: bytes) -> None:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
         def _send(self, status: int, answer: Any) -> None:
             if served.key and self.headers["Authorization"] != f"Bearer {served.key}":

@@ -106,17 +106,18 @@ class JudgeReply(BaseModel):
 
 
 class Model(BaseModel):
-    """The model that answers; ``max_model_len`` is its context in tokens."""
+    """A model that answers; ``max_model_len`` is its context in tokens, ``judge`` the name of the model that judges."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["selfjudge"] = "selfjudge"
     max_model_len: int
+    judge: str
 
 
 class ModelList(BaseModel):
-    """The only model there is."""
+    """The model that is served, and its rival where there is one."""
 
     object: Literal["list"] = "list"
     data: list[Model]

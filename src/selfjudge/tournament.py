@@ -30,13 +30,14 @@ class Answer:
 class RunningBracket:
     """One prompt's tournament, round by round.
 
-    Put :meth:`comparisons` to the judge and hand its verdicts to :meth:`take`, until :attr:`finished`.
+    Put :meth:`comparisons` to the judge and hand its verdicts to :meth:`take`, or one by one to :meth:`decide`, until
+    :attr:`finished`.
     """
 
     def __init__(self, prompt: tuple[Message, ...], candidates: Sequence[str], seed: int, id_prefix: str = "") -> None:
         """Draws the bracket by ``seed``; ``id_prefix`` begins the ids of its comparisons.
 
-        ``state`` and ``matches`` are there to be read.
+        ``state`` is there to be read.
 
         Raises:
             ValueError: if there are no candidates.
@@ -45,7 +46,13 @@ class RunningBracket:
         self._candidates = candidates
         self._id_prefix = id_prefix
         self.state = BracketState(len(candidates), seed)
-        self.matches: list[Match] = []
+        self._matches: list[Match] = []
+        self._decided: dict[int, Match] = {}  # of this round, by their place in it
+
+    @property
+    def matches(self) -> list[Match]:
+        """All matches so far, round by round in the order of their pairings."""
+        return [*self._matches, *(self._decided[place] for place in sorted(self._decided))]
 
     @property
     def finished(self) -> bool:
@@ -66,15 +73,26 @@ class RunningBracket:
 
     def take(self, verdicts: Sequence[Verdict]) -> list[Match]:
         """Takes the verdicts on :meth:`comparisons` and returns the matches they make; the next round begins."""
-        pairs = zip(self.state.pairings(), verdicts, strict=True)
-        matches = [self._match(a, b, verdict) for (a, b), verdict in pairs]
-        self.matches += matches
-        self.state.advance([match.winner for match in matches])
-        return matches
+        places = range(len(self.state.pairings()))
+        return [self.decide(place, verdict) for place, verdict in zip(places, verdicts, strict=True)]
+
+    def decide(self, place: int, verdict: Verdict) -> Match:
+        """Takes the verdict on one of :meth:`comparisons`, in any order, and returns the match it makes.
+
+        The next round begins when all have theirs.
+        """
+        pairings = self.state.pairings()
+        match = self._decided[place] = self._match(*pairings[place], verdict)
+        if len(self._decided) == len(pairings):
+            self._matches = self.matches
+            self._decided = {}
+            self.state.advance([m.winner for m in self._matches[-len(pairings) :]])
+        return match
 
     def placing(self) -> tuple[int, ...]:
         """Returns all candidates, the best first, as far as they are known: see :func:`core.bracket.placing`."""
-        return placing(self.state.alive, self.matches)
+        lost = {m.a + m.b - m.winner for m in self._decided.values()}
+        return placing([candidate for candidate in self.state.alive if candidate not in lost], self.matches)
 
     def bracket(self) -> Bracket:
         """Returns the whole tournament.

@@ -20,6 +20,7 @@ from serve_process import serving
 from served_model import ServedModel
 
 from selfjudge.client import AsyncClient
+from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model
 from selfjudge.judge import Judge, as_messages
@@ -32,8 +33,9 @@ from selfjudge.world.model import build_model
 def test_the_openai_client_against_a_model_in_process(runs):
     adapter = ("--adapter", runs / "train")
     with serving("--model", runs / "jsft", *adapter) as (url, _), openai.OpenAI(base_url=url, api_key="none") as client:
-        (model,) = client.models.list()
-        assert model.id == str(runs / "jsft")
+        model, base = client.models.list()
+        assert (model.id, base.id) == (str(runs / "jsft"), f"{runs / 'jsft'} without the adapter")
+        assert model.judge == base.judge == base.id
         messages = [{"role": "user", "content": "Name two things of the sea for Ada."}]
         ask = {"model": model.id, "messages": messages, "extra_body": {"selfjudge": True}}
         reply, again = (client.chat.completions.create(**ask, seed=5) for _ in range(2))
@@ -43,6 +45,12 @@ def test_the_openai_client_against_a_model_in_process(runs):
         assert found["candidates"] == again.selfjudge["candidates"]  # a seed draws the same again
         greedy = client.chat.completions.create(**ask, temperature=0)
         assert (len(greedy.selfjudge["candidates"]), greedy.selfjudge["matches"]) == (1, [])
+        other = client.chat.completions.create(**ask | {"model": base.id}, temperature=0)
+        loaded = load_model(runs / "jsft", device="cpu")
+        ids = loaded.chat.prompt_ids(as_messages(messages[0]["content"]))
+        params = SamplingParams(temperature=0, max_new_tokens=6)
+        ((expected,),) = TransformersEngine(loaded.model, loaded.chat).sample([ids], params)
+        assert (other.model, other.choices[0].message.content) == (base.id, expected.text)
 
 
 def test_a_server_in_front_of_servers(world_chat, tmp_path):
@@ -51,13 +59,16 @@ def test_a_server_in_front_of_servers(world_chat, tmp_path):
     model = build_model(world_chat.tokenizer, seed=0).eval()
     with ServedModel(model, world_chat).running() as one, ServedModel(model, world_chat).running() as other:
         backends = ("--backend", one.url, "--backend", other.url)
-        with serving("--model", "builtin:world", *backends, "--api-keys", keys) as (url, _):
+        with serving("--model", "builtin:world", *backends, "--api-keys", keys, "--rival", "second") as (url, _):
             body = {"model": "tiny", "messages": [{"role": "user", "content": "Name a fox."}]}
             assert httpx.post(f"{url}/chat/completions", json=body).status_code == 401
-            for _ in range(2):
+            for name in ("tiny", "second"):
+                body["model"] = name
                 answer = httpx.post(f"{url}/chat/completions", json=body, headers={"Authorization": "Bearer foo"})
                 assert answer.status_code == 200, answer.text
-    assert one.requests or other.requests
+    requests = one.requests + other.requests
+    assert [request["model"] for request in requests if request["max_tokens"] > 1] == ["tiny", "second"]
+    assert {request["model"] for request in requests if request["max_tokens"] == 1} == {"tiny"}  # judges both
 
 
 def test_our_client_against_a_model_in_process(runs):
@@ -68,10 +79,13 @@ def test_our_client_against_a_model_in_process(runs):
 
     async def ask(url):
         async with AsyncClient(url) as client:
-            return await client.complete("Name a fox.", seed=5), await client.judge(pairs)
+            other = await client.complete("Name a fox.", model="builtin:world")
+            return await client.complete("Name a fox.", seed=5), await client.judge(pairs), other
 
-    with serving("--model", runs / "jsft") as (url, _):
-        reply, verdicts = asyncio.run(ask(url))
+    with serving("--model", runs / "jsft", "--rival", "builtin:world") as (url, _):
+        reply, verdicts, other = asyncio.run(ask(url))
+    assert (reply.model, other.model) == (str(runs / "jsft"), "builtin:world")
+    assert (len(other.selfjudge.candidates), len(other.selfjudge.matches)) == (3, 2)
     loaded = load_model(runs / "jsft", device="cpu")
     encoder = JudgmentEncoder(load_templates(loaded.templates), loaded.chat)
     expected = Judge(TransformersEngine(loaded.model, loaded.chat), encoder).judge(pairs)
@@ -112,8 +126,9 @@ def test_bad_options_end_in_a_sentence(run, tmp_path):
         (("--served-model", "x"), "--served-model"),
         (("--arena", tmp_path / "votes.db"), "--adapter"),
         (("--arena", tmp_path / "votes.db", "--backend", "http://localhost:1/v1"), "--rival"),
-        (("--rival", "x", "--backend", "http://localhost:1/v1"), "--arena"),
-        (("--rival", "x", "--arena", tmp_path / "votes.db"), "--backend"),
+        (("--rival", "builtin:world"), "name another"),
+        (("--rival", "x", "--engine", "vllm"), "--backend"),
+        (("--rival", tmp_path / "nothing"), "nothing"),
     ):
         result = run("serve", "--model", "builtin:world", *options)
         assert result.code == 2, result.out

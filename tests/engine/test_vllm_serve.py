@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-if not all(map(importlib.util.find_spec, ("vllm", "openai", "fastapi", "prometheus_client"))):
+if not all(map(importlib.util.find_spec, ("vllm", "openai", "fastapi", "prometheus_client", "sqlalchemy"))):
     pytest.skip("vLLM or the server's packages are not installed: `make test-vllm` runs these", allow_module_level=True)
 
 import openai
@@ -107,6 +108,30 @@ def test_usage_counts_the_prompt_every_judgment_and_every_candidate(
     (text,) = greedy.selfjudge["candidates"]
     assert greedy.usage.prompt_tokens == prompt
     assert len(chat.text_ids(text)) <= greedy.usage.completion_tokens <= 6
+
+
+def test_candidates_of_a_stream_come_one_by_one_and_are_those_of_an_answer(client: openai.OpenAI) -> None:
+    fields = {"n_candidates": 8, "selfjudge": True}
+    body = {"model": "small", "messages": MESSAGES, "seed": 3, **fields}
+    expected = client.post("/chat/completions", cast_to=object, body=body)["selfjudge"]
+    request = urllib.request.Request(
+        f"{client.base_url}chat/completions", json.dumps(body | {"stream": True}).encode(),
+        {"Content-Type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request) as answer:
+        lines = [line.decode().strip() for line in answer]
+    comments = [json.loads(line.removeprefix(": ")) for line in lines if line.startswith(": ")]
+    arrived = [event["candidate"] for event in comments if "candidate" in event]
+    assert sorted(arrived) == list(range(8))
+    assert arrived != sorted(arrived)  # short ones first
+    assert [next(iter(set(event) - {"prompt"})) for event in comments[8:10]] == ["drawn", "pairings"]
+    assert {event["candidate"]: event["text"] for event in comments[:8]} == dict(enumerate(expected["candidates"]))
+    matches = [match for event in comments for match in event.get("matches", ())]
+    assert [len(event["matches"]) for event in comments if "matches" in event] == [1] * 7
+    assert sorted((m["a"], m["b"], m["winner"]) for m in matches) == sorted(
+        (m["a"], m["b"], m["winner"]) for m in expected["matches"]
+    )
+    assert lines[-2] == "data: [DONE]"
 
 
 def test_verdicts_equal_those_of_transformers(

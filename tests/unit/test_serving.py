@@ -245,17 +245,22 @@ def test_a_stream_tells_progress_and_then_the_winner(client: TestClient) -> None
     response = client.post(CHAT, json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     comments, data = events(response)
-    told = [("drawn", 4), ("pairings", 2), ("matches", 2), ("pairings", 1), ("matches", 1)]
+    drawn = [("candidate", place) for place in (3, 2, 1, 0)]  # in the order in which they end
+    told = [*drawn, ("drawn", 4), ("pairings", 2), ("matches", 1), ("matches", 1), ("pairings", 1), ("matches", 1)]
     assert comments == [{"prompt": 0, what: many} for what, many in told]
     assert data[-1] == "[DONE]"
     assert "".join(d["choices"][0]["delta"].get("content", "") for d in data[:-1]) == "score 13"
     comments, data = events(
         client.post(CHAT, json=body | {"selfjudge": True, "stream_options": {"include_usage": True}})
     )
-    assert comments[0]["drawn"] == ["score 3", "score 8", "score 13", "score 1"]
-    assert [match["winner"] for match in comments[4]["matches"]] == [2]
-    for begun, over in ((1, 2), (3, 4)):
-        assert comments[begun]["pairings"] == [[match["a"], match["b"]] for match in comments[over]["matches"]]
+    texts = ["score 3", "score 8", "score 13", "score 1"]
+    assert comments[:4] == [{"prompt": 0, "candidate": i, "text": texts[i]} for i in (3, 2, 1, 0)]
+    assert comments[4]["drawn"] == texts
+    matches = [match for comment in comments for match in comment.get("matches", ())]
+    assert [match["winner"] for match in matches][2:] == [2]
+    assert comments[5]["pairings"] == [[match["a"], match["b"]] for match in matches[:2]]
+    assert comments[8]["pairings"] == [[match["a"], match["b"]] for match in matches[2:]]
+    assert data[-3]["selfjudge"]["matches"] == matches
     assert data[-3]["selfjudge"]["placing"][0] == 2
     assert data[-2]["usage"]["total_tokens"] > 0
 
@@ -263,7 +268,7 @@ def test_a_stream_tells_progress_and_then_the_winner(client: TestClient) -> None
 def test_an_error_in_a_stream_is_told_in_the_stream(client: TestClient, engine: ScoreEngine) -> None:
     engine.judge_error = DOWN
     comments, data = events(client.post(CHAT, json=chat_body(stream=True)))
-    assert comments == [{"prompt": 0, "drawn": 4}, {"prompt": 0, "pairings": 2}]
+    assert comments[-2:] == [{"prompt": 0, "drawn": 4}, {"prompt": 0, "pairings": 2}]
     assert [d["error"]["code"] for d in data] == ["judging_failed"]
     assert error(client.post(CHAT, json=chat_body(stream=True, model="other")), 404)
 

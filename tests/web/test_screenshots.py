@@ -68,6 +68,18 @@ def test_playground(served: str, page_at: Open, tmp_path: Path, window: str, sch
         save(page, f"playground-{window}-{scheme}", tmp_path, height=1400 if window == "phone" else None)
 
 
+@pytest.mark.parametrize(("window", "scheme"), [("desktop", "light"), ("desktop", "dark"), ("phone", "dark")])
+def test_compare(served: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
+    with page_at(served, PHONE if window == "phone" else DESKTOP, scheme) as page:
+        page.get_by_label("Prompt").first.fill(PROMPT)
+        page.get_by_label("Candidates").fill("4")
+        page.get_by_label("Compare with").select_option(index=1)
+        page.get_by_role("button", name="Run").click()
+        page.locator("#playground > .status", has_text="Done.").wait_for()
+        hide_folder(page, "#model, #playground option, .sides h3, .result > div > .card p")
+        save(page, f"compare-{window}-{scheme}", tmp_path, height=1900 if window == "phone" else 1420)
+
+
 @pytest.mark.parametrize(("window", "scheme"), [("desktop", "dark"), ("phone", "light")])
 def test_lens(served: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
     with page_at(f"{served}#lens", PHONE if window == "phone" else DESKTOP, scheme) as page:
@@ -101,12 +113,20 @@ def test_arena(served: str, page_at: Open, tmp_path: Path, window: str, scheme: 
             page.keyboard.press(key)
             page.locator("#arena .status", has_text="You voted").wait_for()
         page.locator("#agreement", has_text="4 votes").wait_for()
-        for shown in page.locator("#arena .card h3, #wins, #model").all():
-            code = f"shown => {{ shown.textContent = shown.textContent.replaceAll('{folder_of(page)}', 'runs/demo'); }}"
-            shown.evaluate(code)
+        hide_folder(page, "#arena .card h3, #wins, #model")
         save(page, f"arena-{window}-{scheme}", tmp_path)
 
 
-def folder_of(page: Any) -> str:
-    """The folder of the served model, which is another on every machine."""
-    return str(Path(page.evaluate("fetch('v1/models').then(r => r.json())")["data"][0]["id"]).parent)
+def hide_folder(page: Any, selector: str) -> None:
+    """Shows ``runs/demo`` in place of the folder of the served model, which is another on every machine."""
+    folder = str(Path(page.evaluate("fetch('v1/models').then(r => r.json())")["data"][0]["id"]).parent)
+    for shown in page.locator(selector).all():
+        shown.evaluate(
+            """(shown, folder) => {
+                const walker = document.createTreeWalker(shown, NodeFilter.SHOW_TEXT);
+                for (let text = walker.nextNode(); text; text = walker.nextNode()) {
+                    text.data = text.data.replaceAll(folder, "runs/demo");
+                }
+            }""",
+            folder,
+        )

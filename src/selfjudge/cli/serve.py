@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,10 +25,11 @@ from selfjudge.cli.common import (
 from selfjudge.cli.engines import EngineOptions
 
 if TYPE_CHECKING:
-    from selfjudge.serving.arena import Arena
-    from selfjudge.serving.backend import Backend
-    from selfjudge.serving.in_process import InProcessBackend
+    from fastapi import FastAPI
+
+    from selfjudge.serving.backend import Backend, NamedBackend
     from selfjudge.serving.settings import ServeSettings
+    from selfjudge.serving.votes import VoteStore
 
 
 def serve(
@@ -65,7 +67,11 @@ def serve(
         ),
     ] = None,
     rival: Annotated[
-        str | None, typer.Option(help="With --arena and --backend: the other model, by its name on the servers.")
+        str | None,
+        typer.Option(
+            help="A second model to compare with, under the judge of the first: as --model takes it, with --backend by "
+            "its name on the servers."
+        ),
     ] = None,
     log_text: Annotated[bool, typer.Option("--log-text", help="Write prompts and answers to the log.")] = False,
     adapter: AdapterOption = None,
@@ -81,8 +87,8 @@ def serve(
     """Answer by tournaments over HTTP, as OpenAI's API: chat completions, completions, and verdicts on pairs.
 
     With --model alone the model runs in this process; with --backend requests go to servers of it, such as vLLM. With
-    --adapter the adapted model is sampled and the model without it judges. Stops on Ctrl-C or SIGTERM, after the
-    requests it has accepted.
+    --adapter the adapted model is sampled and the model without it judges; without --rival, it is the second model too.
+    Stops on Ctrl-C or SIGTERM, after the requests it has accepted.
     """
     from selfjudge.serving.gate import read_key_hashes
     from selfjudge.serving.settings import ServeSettings
@@ -94,59 +100,84 @@ def serve(
         max_body=max_body, timeout=timeout, key_hashes=read_key_hashes(api_keys) if api_keys else frozenset(),
         on_judge_failure=on_judge_failure, log_text=log_text,
     )  # fmt: skip
-    _check_arena(arena, rival, adapter, served=bool(backend))
+    _check_second(arena, rival, model, adapter, engine, served=bool(backend))
     if backend:
         if adapter is not None:
             raise typer.BadParameter("not with --backend: the servers hold the weights", param_hint="--adapter")
-        upstream, name = _upstream(model, backend, template, chat_template, served_model)
-        met = None
-        if arena and rival:
-            other, _ = _upstream(model, backend, template, chat_template, rival)
-            met = _upstream_arena(arena, upstream, name, other, rival)
-        _run(upstream, name, settings, host, port, met)
-        return
-    if served_model is not None:
-        raise typer.BadParameter("only with --backend", param_hint="--served-model")
-    opened = EngineOptions(adapter, template, chat_template, dtype, device, token_budget, batch_size, engine).open(
-        model
-    )
-
-    from selfjudge.serving.in_process import InProcessBackend
-
-    here = InProcessBackend(opened.engine, opened.judge(opened.base), opened.chat)
-    _run(here, model, settings, host, port, _adapter_arena(arena, here, model) if arena else None)
+        app, name = _upstream_app(model, backend, template, chat_template, served_model, rival, settings, arena)
+    else:
+        if served_model is not None:
+            raise typer.BadParameter("only with --backend", param_hint="--served-model")
+        options = EngineOptions(adapter, template, chat_template, dtype, device, token_budget, batch_size, engine)
+        app, name = _in_process_app(model, options, rival, settings, arena), model
+    _run(app, name, host, port)
 
 
-def _check_arena(arena: str | None, rival: str | None, adapter: Path | None, *, served: bool) -> None:
-    """Raises BadParameter unless an arena has two models, and a rival an arena."""
-    if rival is not None and (arena is None or not served):
-        raise typer.BadParameter("only with --arena and --backend", param_hint="--rival")
-    if arena is not None and (rival if served else adapter) is None:
-        needed = "--rival" if served else "--adapter (it then meets the model without it), or --backend with --rival"
+def _check_second(
+    arena: str | None, rival: str | None, model: str, adapter: Path | None, engine: str, *, served: bool
+) -> None:
+    """Raises BadParameter unless an arena has two models, and a rival is another model that can be run."""
+    if arena is not None and (rival or (None if served else adapter)) is None:
+        needed = "--rival" if served else "--rival, or --adapter (it then meets the model without it)"
         raise typer.BadParameter(f"needs two models: add {needed}", param_hint="--arena")
+    if rival == model and not served:
+        raise typer.BadParameter("this is --model: name another", param_hint="--rival")
+    if rival is not None and not served and engine != "transformers":
+        raise typer.BadParameter(
+            f"not with --engine {engine}: serve both models, and name the servers by --backend", param_hint="--rival"
+        )
 
 
-def _adapter_arena(database: str, backend: InProcessBackend, model: str) -> Arena:
-    """Returns the arena of a model with its adapter and without."""
-    from functools import partial
+def _in_process_app(
+    model: str, options: EngineOptions, rival: str | None, settings: ServeSettings, arena: str | None
+) -> FastAPI:
+    """Returns the app of models in this process; the second is the rival, else the model without its adapter."""
+    from selfjudge.serving.app import create_app
+    from selfjudge.serving.backend import NamedBackend
+    from selfjudge.serving.in_process import InProcessBackend
+    from selfjudge.serving.rival import EngineBeside, JudgedBy
 
-    from selfjudge.serving.arena import Arena, Contestant
+    opened = options.open(model)
+    here = InProcessBackend(opened.engine, opened.judge(opened.base), opened.chat)
+    judge = model if options.adapter is None else f"{model} without the adapter"
+    second: NamedBackend | None = None
+    if rival is not None:
+        other = replace(options, adapter=None).open(rival)
+        second = NamedBackend(rival, JudgedBy(EngineBeside(here, other.engine, other.chat), here))
+    elif options.adapter is not None:
+        second = NamedBackend(judge, JudgedBy(EngineBeside(here, opened.base, opened.chat), here))
+    return create_app(here, model, settings, judge=judge, rival=second, votes=_votes(arena))
+
+
+def _upstream_app(
+    model: str,
+    urls: Sequence[str],
+    template: str | None,
+    chat_template: str | None,
+    served_model: str | None,
+    rival: str | None,
+    settings: ServeSettings,
+    arena: str | None,
+) -> tuple[FastAPI, str]:
+    """Returns the app in front of running servers, and the name of the model there."""
+    from selfjudge.serving.app import create_app
+    from selfjudge.serving.backend import NamedBackend
+    from selfjudge.serving.rival import JudgedBy
+
+    upstream, name = _upstream(model, urls, template, chat_template, served_model)
+    second: NamedBackend | None = None
+    if rival is not None:
+        if rival == name:
+            raise typer.BadParameter(f"{rival} is the first model already: name another", param_hint="--rival")
+        other, _ = _upstream(model, urls, template, chat_template, rival)
+        second = NamedBackend(rival, JudgedBy(other, upstream))
+    return create_app(upstream, name, settings, rival=second, votes=_votes(arena)), name
+
+
+def _votes(arena: str | None) -> VoteStore | None:
     from selfjudge.serving.votes import VoteStore
 
-    adapted = Contestant(f"{model} with the adapter", partial(backend.sample, repeatable=False))
-    return Arena(backend, (adapted, Contestant(model, backend.sample_judge)), VoteStore(database))
-
-
-def _upstream_arena(database: str, backend: Backend, model: str, other: Backend, rival: str) -> Arena:
-    """Returns the arena of two models of the servers."""
-    from functools import partial
-
-    from selfjudge.serving.arena import Arena, Contestant
-    from selfjudge.serving.votes import VoteStore
-
-    first = Contestant(model, partial(backend.sample, repeatable=False))
-    second = Contestant(rival, partial(other.sample, repeatable=False), other.running)
-    return Arena(backend, (first, second), VoteStore(database))
+    return None if arena is None else VoteStore(arena)
 
 
 def _upstream(
@@ -168,9 +199,7 @@ def _upstream(
     return UpstreamBackend(engines, encoder), engines[0].model
 
 
-def _run(
-    backend: Backend, name: str, settings: ServeSettings, host: str, port: int, arena: Arena | None = None
-) -> None:
+def _run(app: FastAPI, name: str, host: str, port: int) -> None:
     """Serves until stopped.
 
     Raises:
@@ -180,14 +209,12 @@ def _run(
     import socket
 
     from selfjudge.errors import RunError
-    from selfjudge.serving.app import create_app
     from selfjudge.serving.listen import allow_connections, server
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     for ours in ("selfjudge", "uvicorn"):
         logging.getLogger(ours).setLevel(logging.INFO)
     allow_connections()
-    app = create_app(backend, name, settings, arena)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named, asyncio sends at once what is written to its connections (TCP_NODELAY).
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:

@@ -16,6 +16,11 @@ from selfjudge.templates.encode import JudgmentPrompt
 
 Progress = Callable[[int], None]
 """Called with the number of prompts just finished."""
+Drawn = Callable[[int, int, Completion], None]
+"""Called with a completion that has just ended, after the place of its prompt and its own place among the prompt's.
+
+Where a call has to be repeated (memory ran out) it comes again: the last stands, and is what the engine returns.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,16 @@ class Engine(Protocol):
         ...
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
-        """Returns ``params.n`` completions for each prompt (token ids), in the order of the prompts."""
+        """Returns ``params.n`` completions for each prompt (token ids), in the order of the prompts.
+
+        With ``drawn`` each is told when it has ended, so in another order; the completions are the same.
+        """
         ...
 
     def label_probabilities(

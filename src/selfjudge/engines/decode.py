@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,10 @@ class Sampled:
 
     ids: list[int]
     logprobs: list[float]
+
+
+Ended = Callable[[int, Sampled], None]
+"""Called with a sample that has just ended, after its row: prompt x n + its place among the prompt's."""
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -75,6 +79,7 @@ def decode(
     params: SamplingParams,
     stop_ids: Sequence[int],
     pad_id: int,
+    ended: Ended | None = None,
 ) -> list[list[Sampled]]:
     """Samples ``params.n`` continuations of each prompt with a KV cache, in the model's current mode.
 
@@ -85,6 +90,7 @@ def decode(
         params: as given to the engine; its seed has already gone into ``u``.
         stop_ids: tokens that end a sample.
         pad_id: fills short prompts.
+        ended: told of each sample, once, as soon as it has ended.
     """
     device = model.device
     stops = torch.tensor(list(stop_ids), device=device)
@@ -100,9 +106,13 @@ def decode(
     for step in range(params.max_new_tokens):
         tokens, logprobs = draw(logits, u[rows, step], params.temperature, params.top_p)
         out[rows, step], out_logprobs[rows, step] = tokens, logprobs
-        going &= ~torch.isin(tokens, stops)
+        last = step + 1 == params.max_new_tokens
+        over = torch.isin(tokens, stops)
+        if ended:
+            tell(ended, rows[going & (over | last)], out, out_logprobs, stop_ids)
+        going &= ~over
         remaining = int(going.sum())
-        if remaining == 0 or step + 1 == params.max_new_tokens:
+        if remaining == 0 or last:
             break
         if remaining <= _COMPACT_AT * len(rows):
             keep = going.nonzero().squeeze(-1)
@@ -129,6 +139,12 @@ def cut(ids: Tensor, logprobs: Tensor, stop_ids: Sequence[int], n: int) -> list[
     """Returns the samples of each prompt from rows of tokens, [prompts x n, length], and of their log-probs."""
     samples = [_cut(*row, stop_ids) for row in zip(ids.tolist(), logprobs.tolist(), strict=True)]
     return [samples[i : i + n] for i in range(0, len(samples), n)]
+
+
+def tell(ended: Ended, rows: Tensor, ids: Tensor, logprobs: Tensor, stop_ids: Sequence[int]) -> None:
+    """Tells the samples of some rows, which have ended; ``ids`` and ``logprobs`` as for :func:`cut`."""
+    for row, *sample in zip(rows.tolist(), ids[rows].tolist(), logprobs[rows].tolist(), strict=True):
+        ended(row, _cut(*sample, stop_ids))
 
 
 def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:

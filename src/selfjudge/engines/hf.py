@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import cache_bytes, can_share
 from selfjudge.engines.decode import Sampled, decode, uniforms
@@ -98,17 +98,25 @@ class TransformersEngine:
         return context_length(self.model)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
-        """Returns ``params.n`` completions per prompt.
+        """Returns ``params.n`` completions per prompt; ``drawn`` is told of each as its row of the batch ends.
 
         The randomness of a prompt's samples depends on the seed and the prompt's place in the call, not on its batch.
         """
         results: list[list[Completion]] = [[] for _ in prompts]
 
         def run(batch: list[int]) -> None:
+            def ended(row: int, sample: Sampled) -> None:
+                drawn(batch[row // params.n], row % params.n, self._completion(sample))
+
             u = torch.stack([uniforms(params, i) for i in batch])
-            found = self._decode([prompts[i] for i in batch], u, params, self.chat.stop_ids, self._pad_id)
+            asked = [prompts[i] for i in batch]
+            found = self._decode(asked, u, params, self.chat.stop_ids, self._pad_id, ended if drawn else None)
             for i, samples in zip(batch, found, strict=True):
                 results[i] = [self._completion(sample) for sample in samples]
             if progress:

@@ -7,6 +7,7 @@ text of each token.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from selfjudge.engines.base import SamplingParams, prompt_seed
@@ -66,6 +67,31 @@ def sampled_tokens(choice: Choice) -> tuple[list[int], list[float] | None] | Non
     values: list[float | None] = logprobs.get("token_logprobs") or []
     known = [float(v) for v in values if v is not None]
     return [int(i) for i in ids], known if known and len(known) == len(ids) else None
+
+
+class StreamedChoices:
+    """The choices of one streamed answer, put together from their pieces."""
+
+    def __init__(self) -> None:
+        """Begins without any."""
+        self._pieces: defaultdict[int, list[Choice]] = defaultdict(list)
+
+    def add(self, piece: Choice) -> Choice | None:
+        """Takes the next piece of a choice; returns the whole choice, as unstreamed answers have it, after its last.
+
+        What :func:`sampled_tokens` does not read of the log-probabilities is left out.
+        """
+        pieces = self._pieces[piece["index"]]
+        pieces.append(piece)
+        if not piece.get("finish_reason"):
+            return None
+        whole = {**piece, "text": "".join(part.get("text") or "" for part in pieces)}
+        if any(part.get("token_ids") is not None for part in pieces):
+            whole["token_ids"] = [token for part in pieces for token in part.get("token_ids") or ()]
+        logprobs = [part.get("logprobs") or {} for part in pieces]
+        names = ("tokens", "token_logprobs")
+        whole["logprobs"] = {name: [value for part in logprobs for value in part.get(name) or ()] for name in names}
+        return whole
 
 
 def next_token_logprobs(choice: Choice) -> dict[int | str, float]:

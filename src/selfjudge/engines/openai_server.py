@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.load import load_tokenizer
 from selfjudge.engines.openai_answers import (
     Choice,
+    StreamedChoices,
     label_request,
     next_token_logprobs,
     sampled_tokens,
@@ -107,18 +108,28 @@ class OpenAIEngine:
         return self._max_length
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         """Returns ``params.n`` completions per prompt, drawn with a seed of its own for each prompt.
 
         Where the server gives the ids it sampled (vLLM), the completions hold just those, with their log-probabilities.
         Elsewhere the ids are the text tokenised again and ``logprobs`` is None: good for judging and tournaments, not
         for training, as these need not be the tokens that the model drew.
+
+        With ``drawn`` the answers are streamed: a message for nearly every token.
         """
-        return _wait_for(self.sample_async(prompts, params, progress))
+        return _wait_for(self.sample_async(prompts, params, progress, drawn))
 
     async def sample_async(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         """As :meth:`sample`. Cancelled, it drops its connections, upon which servers such as vLLM stop drawing."""
         stop_ids = self.chat.stop_ids
@@ -135,7 +146,11 @@ class OpenAIEngine:
                 progress(1)
             return [self._completion(i, choice) for choice in choices] * (params.n // wanted)
 
-        return await self._ask(bodies, read)
+        def ended(i: int, choice: Choice) -> None:
+            for place in range(choice["index"], params.n, bodies[i]["n"]):
+                drawn(i, place, self._completion(i, choice))
+
+        return await self._ask(bodies, read, ended if drawn else None)
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
@@ -241,15 +256,27 @@ class OpenAIEngine:
             )
         return models
 
-    async def _ask(self, bodies: Sequence[dict[str, Any]], read: Callable[[int, list[Choice]], T]) -> list[T]:
-        """Sends all requests, a bounded number at once, and returns what ``read`` makes of each answer."""
+    async def _ask(
+        self,
+        bodies: Sequence[dict[str, Any]],
+        read: Callable[[int, list[Choice]], T],
+        ended: Callable[[int, Choice], None] | None = None,
+    ) -> list[T]:
+        """Sends all requests, a bounded number at once, and returns what ``read`` makes of each answer.
+
+        With ``ended`` the answers are streamed, and it is told of each choice that is there.
+        """
         room = asyncio.Semaphore(self._concurrency)
 
         async def one(i: int, body: dict[str, Any]) -> T:
             async with room:
-                request = client.completions.create(model=self.model, **body)
-                answer = await self._request(request, f"prompt {i}")
-            return self._read(answer, partial(read, i))
+                if ended:
+                    choices = await self._streamed(client, i, body, ended)
+                else:
+                    request = client.completions.create(model=self.model, **body)
+                    answer = await self._request(request, f"prompt {i}")
+                    choices = self._understood(partial(_choices, answer))
+            return self._understood(partial(read, i, choices))
 
         async with self._client() as client:
             try:
@@ -260,17 +287,41 @@ class OpenAIEngine:
                 raise failures.exceptions[0] from failures.exceptions[0].__cause__
         return [task.result() for task in tasks]
 
-    def _read(self, answer: Any, read: Callable[[list[Choice]], T]) -> T:
-        """Returns what ``read`` makes of the choices of an answer."""
-        # What is not a completion (another service's page) has no choices; `read` says what is missing.
-        choices = getattr(answer, "choices", None) or ()
+    def _understood(self, read: Callable[[], T]) -> T:
+        """Returns what ``read`` makes of an answer.
+
+        Raises:
+            EngineError: if the answer is not what OpenAI's completions are.
+        """
         try:
-            return read([choice.to_dict(warnings=False) for choice in choices])
+            return read()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as e:
             raise EngineError(
                 f"What the server at {self.base_url} answers is no completion ({type(e).__name__}): use one that "
                 "speaks OpenAI's /v1/completions."
             ) from e
+
+    async def _streamed(
+        self, client: openai.AsyncOpenAI, i: int, body: dict[str, Any], ended: Callable[[int, Choice], None]
+    ) -> list[Choice]:
+        """Returns the choices of a streamed answer, those of them that came to their end."""
+        request = client.completions.create(model=self.model, stream=True, **body)
+        found: dict[int, Choice] = {}
+        streamed = StreamedChoices()
+        async with await self._request(request, f"prompt {i}") as stream:
+            async for chunk in self._unbroken(stream, i):
+                for choice in self._understood(partial(_ended, streamed, chunk)):
+                    found[choice["index"]] = choice
+                    ended(i, choice)
+        return [found[place] for place in sorted(found)]
+
+    async def _unbroken(self, stream: AsyncIterator[T], i: int) -> AsyncIterator[T]:
+        try:
+            async for chunk in stream:
+                yield chunk
+        except Exception as e:  # older clients let the transport's and JSON's own errors through
+            said = f"The server at {self.base_url} broke off its answer to prompt {i} ({_short(e)}): look at its log."
+            raise EngineError(without_secret(said, self._api_key)) from e
 
     def _client(self) -> AbstractAsyncContextManager[openai.AsyncOpenAI]:
         """A client belongs to one event loop, so each call has its own unless it is made when :meth:`connected`."""
@@ -322,6 +373,16 @@ def open_served(
         ModelError: if there is no such tokenizer.
     """
     return OpenAIEngine(base_url, load_tokenizer(model, chat_template), model=served_model)
+
+
+def _choices(answer: Any) -> list[Choice]:
+    """Returns the choices of an answer or a chunk; what is no completion (another service's page) has none."""
+    return [choice.to_dict(warnings=False) for choice in getattr(answer, "choices", None) or ()]
+
+
+def _ended(streamed: StreamedChoices, chunk: Any) -> list[Choice]:
+    """Returns the choices that end with a chunk."""
+    return [choice for piece in _choices(chunk) if (choice := streamed.add(piece))]
 
 
 def _short(error: BaseException) -> str:

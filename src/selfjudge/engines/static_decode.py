@@ -21,7 +21,7 @@ from transformers.cache_utils import StaticLayer
 
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.causal_lm import can_share
-from selfjudge.engines.decode import Sampled, cut, draw, prefill
+from selfjudge.engines.decode import Ended, Sampled, cut, draw, prefill, tell
 
 _COLUMNS = 128
 """The cache's length is rounded up to a multiple of this, so that shapes are few."""
@@ -95,8 +95,12 @@ class StaticDecoder:
         params: SamplingParams,
         stop_ids: Sequence[int],
         pad_id: int,
+        ended: Ended | None = None,
     ) -> list[list[Sampled]]:
-        """Samples as :func:`selfjudge.engines.decode.decode`, whose arguments these are."""
+        """Samples as :func:`selfjudge.engines.decode.decode`, whose arguments these are.
+
+        ``ended`` is told of a sample up to ``_LOOK_EVERY`` tokens late.
+        """
         logits, mask, cache = prefill(self._model, prompts, pad_id)
         u = u.flatten(0, 1).to(logits.device)
         rows, columns = len(u), _up(mask.shape[1] + params.max_new_tokens, _COLUMNS)
@@ -105,7 +109,7 @@ class StaticDecoder:
             _load(state, mask, cache, u, params.n)
             del cache
             _take(state, rows, *draw(logits.repeat_interleave(params.n, 0), u[:, 0], params.temperature, params.top_p))
-            found = self._run(state, rows, columns, params, torch.tensor(list(stop_ids), device=logits.device))
+            found = self._run(state, rows, columns, params, stop_ids, ended)
         except RuntimeError:  # out of memory: what is kept must not stand in the way of a smaller batch
             self._forget()
             raise
@@ -114,18 +118,31 @@ class StaticDecoder:
         return cut(*found, stop_ids, params.n)
 
     def _run(
-        self, state: _State, rows: int, columns: int, params: SamplingParams, stops: Tensor
+        self,
+        state: _State,
+        rows: int,
+        columns: int,
+        params: SamplingParams,
+        stop_ids: Sequence[int],
+        ended: Ended | None,
     ) -> tuple[Tensor, Tensor]:
         """Steps until every row has ended; returns ids and log-probs, [rows, new tokens]."""
-        n = params.max_new_tokens
-        ids = torch.full((rows, n), int(stops[0]), device=stops.device)
-        logprobs = torch.zeros((rows, n), device=stops.device)
-        here = torch.arange(rows, device=stops.device)  # the row of the result that each row of the state is
+        n, device = params.max_new_tokens, state.mask.device
+        stops = torch.tensor(list(stop_ids), device=device)
+        ids = torch.full((rows, n), int(stops[0]), device=device)
+        logprobs = torch.zeros((rows, n), device=device)
+        here = torch.arange(rows, device=device)  # the row of the result that each row of the state is
+        untold = torch.ones(rows, dtype=torch.bool, device=device)
         for done in range(1, n + 1):
             if done % _LOOK_EVERY == 0 or done == n:
                 ids[here, :done] = state.out[: len(here), :done]
                 logprobs[here, :done] = state.out_logprobs[: len(here), :done]
-                going = (~torch.isin(ids[here, :done], stops).any(-1)).nonzero().squeeze(-1)
+                over = torch.isin(ids[here, :done], stops).any(-1)
+                if ended:
+                    now = here[untold[here] & (over | (done == n))]
+                    untold[now] = False
+                    tell(ended, now, ids, logprobs, stop_ids)
+                going = (~over).nonzero().squeeze(-1)
                 if len(going) == 0 or done == n:
                     break
                 if _FLAT < len(here) >= 2 * len(going):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams, prompt_seed
+from selfjudge.engines.base import Drawn, Progress, SamplingParams, prompt_seed
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD
@@ -122,7 +122,12 @@ class VllmCore:
         self._forget_prefixes()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], *, adapter: bool, progress: Progress | None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[Any],
+        *,
+        adapter: bool,
+        ended: Callable[[int, Any], None],
     ) -> list[Any]:
         """Returns vLLM's RequestOutput for each prompt (token ids) under its ``vllm.SamplingParams``.
 
@@ -130,7 +135,7 @@ class VllmCore:
             prompts: token ids.
             params: one for each prompt.
             adapter: True to run with the loaded adapter, if there is one; False for the weights without.
-            progress: called with 1 for each finished prompt.
+            ended: called with the place of a finished prompt and its RequestOutput.
         """
         if not prompts:
             return []
@@ -138,18 +143,19 @@ class VllmCore:
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         lora = self._adapter if adapter else None
         ids = self._llm.enqueue(requests, list(params), lora_request=lora, use_tqdm=False)
-        finished = []
+        first = int(ids[0].partition("-")[0])  # they count up; vLLM adds a random part to its own name of a request
+        finished: dict[int, Any] = {}
         try:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        finished.append(output)
-                        if progress:
-                            progress(1)
+                        place = int(output.request_id) - first
+                        finished[place] = output
+                        ended(place, output)
         except BaseException:  # Ctrl-C as well: the next call must not meet what this one left
             engine.abort_request(ids, internal=True)
             raise
-        return sorted(finished, key=lambda output: int(output.request_id))
+        return [finished[place] for place in sorted(finished)]
 
     def close(self) -> None:
         """Ends vLLM and its processes; nothing of it can be used afterwards."""
@@ -184,32 +190,37 @@ class VllmEngine:
         return self.core.max_length
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        progress: Progress | None = None,
+        drawn: Drawn | None = None,
     ) -> list[list[Completion]]:
         """Returns ``params.n`` completions per prompt, with the log-probabilities of their tokens.
 
         The same seed and calls give the same completions as far as floating point does: what is left in the prefix
-        cache decides how vLLM cuts its batches.
+        cache decides how vLLM cuts its batches. With ``drawn`` each completion is a request of its own, as vLLM hands
+        those of one request over together.
         """
-        from vllm import SamplingParams as VllmParams
-
         # Greedy completions are all alike, and vLLM refuses to draw more than one.
         n = params.n if params.temperature > 0 else 1
-        requests = [
-            VllmParams(
-                n=n,
-                temperature=params.temperature,
-                top_p=params.top_p,
-                max_tokens=params.max_new_tokens,
-                seed=prompt_seed(params.seed, i),
-                stop_token_ids=list(self.chat.stop_ids),
-                logprobs=0,  # of the sampled token alone
-                **_plain_ids(),
-            )
-            for i in range(len(prompts))
-        ]
-        outputs = self.core.generate(prompts, requests, adapter=self._adapter, progress=progress)
-        return [[self._completion(one) for one in output.outputs] * (params.n // n) for output in outputs]
+        parts = n if drawn else 1
+        seeds = [prompt_seed(params.seed, i) + part for i in range(len(prompts)) for part in range(parts)]
+        requests = [self._request(params, n // parts, seed) for seed in seeds]
+        missing = [parts] * len(prompts)
+
+        def ended(place: int, output: Any) -> None:
+            i, part = divmod(place, parts)
+            missing[i] -= 1
+            if progress and not missing[i]:
+                progress(1)
+            for copy in range(part, params.n, n) if drawn else ():
+                drawn(i, copy, self._completion(output.outputs[0]))
+
+        asked = [prompt for prompt in prompts for _ in range(parts)]
+        outputs = self.core.generate(asked, requests, adapter=self._adapter, ended=ended)
+        found = [self._completion(one) for output in outputs for one in output.outputs]
+        return [found[i * n : (i + 1) * n] * (params.n // n) for i in range(len(prompts))]
 
     def label_probabilities(
         self, prompts: Sequence[JudgmentPrompt], progress: Progress | None = None
@@ -226,7 +237,7 @@ class VllmEngine:
             for p in distinct
         ]
         ids = [p.token_ids for p in distinct]
-        outputs = self.core.generate(ids, requests, adapter=self._adapter, progress=progress)
+        outputs = self.core.generate(ids, requests, adapter=self._adapter, ended=lambda *_: progress and progress(1))
         if progress and len(prompts) > len(distinct):
             progress(len(prompts) - len(distinct))
         found: dict[JudgmentPrompt, list[float]] = {}
@@ -238,6 +249,21 @@ class VllmEngine:
     def reusing_prefixes(self) -> AbstractContextManager[None]:
         """vLLM's prefix cache is always on, and emptied with every hand-over."""
         return nullcontext()
+
+    def _request(self, params: SamplingParams, n: int, seed: int) -> Any:
+        """Returns vLLM's parameters that draw ``n`` completions."""
+        from vllm import SamplingParams as VllmParams
+
+        return VllmParams(
+            n=n,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            max_tokens=params.max_new_tokens,
+            seed=seed,
+            stop_token_ids=list(self.chat.stop_ids),
+            logprobs=0,  # of the sampled token alone
+            **_plain_ids(),
+        )
 
     def _completion(self, output: Any) -> Completion:
         ids = tuple(output.token_ids)

@@ -13,7 +13,6 @@ from selfjudge.replies import (
     ChatReply,
     JudgeReply,
     Model,
-    ModelList,
     PairVerdict,
     TextChoice,
     TextReply,
@@ -29,15 +28,16 @@ from selfjudge.serving.requests import ChatRequest, CompletionRequest
 
 @dataclass(frozen=True)
 class Served:
-    """The model as clients see it: its name, and its context in tokens."""
+    """A model as clients see it: its name, its context in tokens, and the name of the model that judges its answers."""
 
     name: str
     max_length: int
+    judge: str
     since: int = field(default_factory=lambda: int(time.time()))
 
-    def models(self) -> ModelList:
-        """Returns the reply that lists it."""
-        return ModelList(data=[Model(id=self.name, created=self.since, max_model_len=self.max_length)])
+    def model(self) -> Model:
+        """Returns its entry in the list of models."""
+        return Model(id=self.name, created=self.since, max_model_len=self.max_length, judge=self.judge)
 
 
 def chat_reply(served: Served, body: ChatRequest, tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> ChatReply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from selfjudge import __version__
 from selfjudge.replies import ChatReply, JudgeReply, ModelList, TextReply
 from selfjudge.serving.answers import Served, chat_reply, text_reply, verdicts_reply
 from selfjudge.serving.arena import CLOSED, NEEDED, Arena, ArenaPair, ArenaPrompt, ArenaState, Revealed, Vote
-from selfjudge.serving.backend import Backend
+from selfjudge.serving.backend import Backend, NamedBackend
 from selfjudge.serving.contest import Outcome, Task, hold
 from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
@@ -26,6 +27,7 @@ from selfjudge.serving.requests import ChatRequest, CompletionFields, Completion
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.streaming import Progress, chat_chunks, stream, text_chunks
 from selfjudge.serving.tasks import TaskMaker, comparisons
+from selfjudge.serving.votes import VoteStore
 
 _CHECK = 5.0
 """Seconds that the backend may take to show that it is there."""
@@ -36,21 +38,39 @@ B = TypeVar("B", bound=CompletionFields)
 T = TypeVar("T")
 
 
-def create_app(backend: Backend, model: str, settings: ServeSettings, arena: Arena | None = None) -> FastAPI:
-    """Returns the app that serves a backend under the name ``model``, with an arena where there is one."""
+def create_app(
+    backend: Backend,
+    model: str,
+    settings: ServeSettings,
+    *,
+    judge: str | None = None,
+    rival: NamedBackend | None = None,
+    votes: VoteStore | None = None,
+) -> FastAPI:
+    """Returns the app that serves a model.
+
+    Args:
+        backend: answers and judges.
+        model: its name.
+        settings: of the server.
+        judge: the name of the model that judges, if another.
+        rival: another model under the same judge, to be served as well.
+        votes: opens the arena of the two models.
+    """
+    models = [NamedBackend(model, backend), *([rival] if rival else ())]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(backend.running())
-            for contestant in arena.contestants if arena else ():
-                await stack.enter_async_context(contestant.running())
+            for one in models:
+                await stack.enter_async_context(one.backend.running())
             yield
 
     app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Gate, settings=settings)
     add_error_handlers(app)
-    api = _Api(backend, Served(model, backend.max_length), settings, arena)
+    arena = Arena((models[0], rival), votes) if rival and votes else None
+    api = _Api(models, judge or model, settings, arena)
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in ("4XX", "5XX")}
     streamed = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **errors}
     app.post("/v1/chat/completions", response_model=ChatReply, responses=streamed)(api.chat)
@@ -68,28 +88,41 @@ def create_app(backend: Backend, model: str, settings: ServeSettings, arena: Are
     return app
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A model that is served."""
+
+    served: Served
+    backend: Backend
+    tasks: TaskMaker
+
+
 class _Api:
     """The endpoints."""
 
-    def __init__(self, backend: Backend, served: Served, settings: ServeSettings, arena: Arena | None) -> None:
-        self._backend = backend
-        self._served = served
+    def __init__(
+        self, models: Sequence[NamedBackend], judge: str, settings: ServeSettings, arena: Arena | None
+    ) -> None:
+        self._backend = models[0].backend
+        self._models = {
+            name: _Model(Served(name, backend.max_length, judge), backend, TaskMaker(backend, settings))
+            for name, backend in models
+        }
         self._settings = settings
         self._arena = arena
-        self._tasks = TaskMaker(backend, settings)
         self._flights = Flights(settings.max_requests, settings.timeout)
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Answer a dialogue with the best of several candidates, as OpenAI's chat completions."""
-        self._check(body)
-        tasks = [await _made(self._tasks.chat, body, request)]
-        return await self._answer(tasks, body, request, chat_reply, chat_chunks)
+        model = self._model(body)
+        tasks = [await _made(model.tasks.chat, body, request)]
+        return await self._answer(model, tasks, body, request, chat_reply, chat_chunks)
 
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """Continue each prompt with the best of several candidates, as OpenAI's completions."""
-        self._check(body)
-        tasks = await _made(self._tasks.completions, body, request)
-        return await self._answer(tasks, body, request, text_reply, text_chunks)
+        model = self._model(body)
+        tasks = await _made(model.tasks.completions, body, request)
+        return await self._answer(model, tasks, body, request, text_reply, text_chunks)
 
     async def judge(self, body: JudgeRequest, request: Request) -> Response:
         """Judge pairs of responses in both orders."""
@@ -106,8 +139,8 @@ class _Api:
         """Draw a response of each model, to be voted on without knowing whose it is."""
         arena = self._open_arena()
         self._flights.require_room()
-        task = await asyncio.to_thread(self._tasks.chat, body.chat(self._served.name))
-        return _json(await result(self._flights.start(arena.pair(task)), request))
+        tasks = [await asyncio.to_thread(model.tasks.chat, body.chat(name)) for name, model in self._models.items()]
+        return _json(await result(self._flights.start(arena.pair(tasks)), request))
 
     async def arena_vote(self, body: Vote) -> Revealed:
         """Vote on a pair; the reply tells the models and the judge's verdict."""
@@ -118,8 +151,8 @@ class _Api:
         return Response(await self._open_arena().export(), media_type="application/jsonl")
 
     async def models(self) -> ModelList:
-        """List the model that is served."""
-        return self._served.models()
+        """List the models that are served."""
+        return ModelList(data=[model.served.model() for model in self._models.values()])
 
     async def healthz(self) -> Response:
         """Tell that the process is alive."""
@@ -137,13 +170,14 @@ class _Api:
         """Tell Prometheus the metrics."""
         return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
-    def _check(self, body: CompletionFields) -> None:
+    def _model(self, body: CompletionFields) -> _Model:
         self._flights.require_room()
-        if body.model != self._served.name:
+        if body.model not in self._models:
             raise ApiError(
                 404, f"The model `{body.model}` is not served here; GET /v1/models tells which is.", "model_not_found",
                 "model",
             )  # fmt: skip
+        return self._models[body.model]
 
     def _open_arena(self) -> Arena:
         if self._arena is None:
@@ -151,14 +185,14 @@ class _Api:
         return self._arena
 
     async def _answer(
-        self, tasks: Sequence[Task], body: CompletionFields, request: Request, reply: Any, chunks: Any
+        self, model: _Model, tasks: Sequence[Task], body: CompletionFields, request: Request, reply: Any, chunks: Any
     ) -> Response:
         """Works on tasks and answers with what ``reply`` makes of their outcomes, streamed by ``chunks`` if asked."""
         progress = Progress(whole=bool(body.selfjudge))
 
         async def work() -> BaseModel:
-            outcomes = await self._hold(tasks, progress)
-            made: BaseModel = reply(self._served, body, tasks, outcomes)
+            outcomes = await self._hold(model.backend, tasks, progress)
+            made: BaseModel = reply(model.served, body, tasks, outcomes)
             if self._settings.log_text:
                 log_text(request, tasks, outcomes)
             return made
@@ -169,12 +203,12 @@ class _Api:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return stream(flight, progress, request, partial(chunks, usage=usage))
 
-    async def _hold(self, tasks: Sequence[Task], progress: Progress) -> list[Outcome]:
+    async def _hold(self, backend: Backend, tasks: Sequence[Task], progress: Progress) -> list[Outcome]:
         """Holds all tournaments at once; the first that fails cancels the others."""
         on_failure = self._settings.on_judge_failure
         async with asyncio.TaskGroup() as group:
             held = [
-                group.create_task(hold(self._backend, task, on_failure, partial(progress.report, i)))
+                group.create_task(hold(backend, task, on_failure, partial(progress.report, i)))
                 for i, task in enumerate(tasks)
             ]
         return [task.result() for task in held]

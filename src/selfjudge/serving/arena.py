@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field
@@ -15,9 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from selfjudge.core.statistics import Rate
 from selfjudge.data.io import json_line
-from selfjudge.engines.base import SamplingParams
 from selfjudge.records import Comparison, Completion, Preferred
-from selfjudge.serving.backend import Backend
+from selfjudge.serving.backend import NamedBackend
 from selfjudge.serving.contest import Task
 from selfjudge.serving.errors import ApiError
 from selfjudge.serving.metrics import CANDIDATES, TOKENS
@@ -26,10 +24,9 @@ from selfjudge.serving.votes import ShownPair, VoteStore
 
 NEEDED = (
     "The arena is closed: it needs two models and a place for the votes. Start the server with --arena FILE and either "
-    "--adapter (the model with it against the model without it) or --backend with --rival (two models of the servers)."
+    "--adapter (the model with it against the model without it) or --rival (another model)."
 )
 
-Sample = Callable[[Sequence[int], SamplingParams], Awaitable[list[Completion]]]
 T = TypeVar("T")
 
 
@@ -83,36 +80,29 @@ class ArenaState(BaseModel):
     agreement: Rate | None
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A model: its name, and how completions of it are drawn."""
-
-    name: str
-    sample: Sample
-    running: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-
-
 class Arena:
     """Two models, a judge and the votes."""
 
-    def __init__(self, backend: Backend, contestants: tuple[Contestant, Contestant], store: VoteStore) -> None:
-        """Takes the backend whose judge is compared with the people."""
-        self._backend = backend
-        self.contestants = contestants
+    def __init__(self, contestants: tuple[NamedBackend, NamedBackend], store: VoteStore) -> None:
+        """Takes two models under the one judge that is compared with the people."""
+        self._contestants = contestants
         self._store = store
         self._names = tuple(contestant.name for contestant in contestants)
 
-    async def pair(self, task: Task) -> ArenaPair:
+    async def pair(self, tasks: Sequence[Task]) -> ArenaPair:
         """Draws a response of each model, judges them, and keeps them until the vote.
+
+        Args:
+            tasks: the same prompt for each of the contestants, in their order.
 
         Raises:
             ApiError: 409, if they are the same; 503, if the pair cannot be kept.
             DataError: if they do not fit the judge's context together.
             EngineError: if a model fails.
         """
-        a, b = random.sample(self.contestants, 2)
+        sides = random.sample(list(zip(self._contestants, tasks, strict=True)), 2)
         async with asyncio.TaskGroup() as group:
-            drawn = [group.create_task(_first(side, task)) for side in (a, b)]
+            drawn = [group.create_task(_first(*side)) for side in sides]
         answers = [side.result() for side in drawn]
         CANDIDATES.inc(2)
         TOKENS.labels("completion").inc(sum(len(answer.ids) for answer in answers))
@@ -120,9 +110,10 @@ class Arena:
         if text_a == text_b:
             raise ApiError(409, "Both models gave the same answer: try again, or another prompt.", "identical")
         pair_id = uuid.uuid4().hex
+        (a, task), (b, _) = sides
         comparison = Comparison(id=pair_id, prompt=task.prompt, response_a=text_a, response_b=text_b)
-        judged = await self._backend.verdicts([comparison])
-        TOKENS.labels("prompt").inc(2 * len(task.ids) + judged.tokens)
+        judged = await a.backend.verdicts([comparison])
+        TOKENS.labels("prompt").inc(sum(len(side.ids) for side in tasks) + judged.tokens)
         (verdict,) = judged.verdicts
         prompt = task.prompt[-1].content
         shown = ShownPair(pair_id, prompt, text_a, text_b, a.name, b.name, verdict.preferred, verdict.strength)
@@ -156,10 +147,10 @@ class Arena:
 CLOSED = ArenaState(models=[], needed=NEEDED, wins={}, ties=0, agreement=None)
 
 
-async def _first(contestant: Contestant, task: Task) -> Completion:
+async def _first(contestant: NamedBackend, task: Task) -> Completion:
     # Of one seed, models that hardly differ would say the same.
     params = replace(task.params, n=1, seed=random.getrandbits(31))
-    return (await contestant.sample(task.ids, params))[0]
+    return (await contestant.backend.sample(task.ids, params, repeatable=False))[0]
 
 
 async def _stored(call: Callable[..., T], *arguments: object) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -10,6 +10,12 @@ from selfjudge.engines.base import SamplingParams
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Verdict
 from selfjudge.templates.chat import ChatEncoder
+
+Told = Callable[[int, Completion], object]
+"""Called with a completion that has just ended, after its place among the prompt's.
+
+Where drawing is repeated (on another server, after a failure) it comes again, and the last stands.
+"""
 
 
 class Judged(NamedTuple):
@@ -19,14 +25,13 @@ class Judged(NamedTuple):
     tokens: int
 
 
-class Backend(Protocol):
-    """A policy and a judge. A call that is cancelled stops what can be stopped.
+class Policy(Protocol):
+    """A model that candidates are drawn from. A call that is cancelled stops what can be stopped.
 
-    ``chat`` encodes for the policy. ``judge`` encodes and measures pairs; it is put to work through :meth:`verdicts`.
+    ``chat`` encodes for it.
     """
 
     chat: ChatEncoder
-    judge: Judge
 
     @property
     def max_length(self) -> int:
@@ -34,24 +39,33 @@ class Backend(Protocol):
         ...
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Within it, on one event loop, the backend can be asked."""
+        """Within it, on one event loop, it can be asked."""
         ...
 
-    async def check(self) -> None:
-        """Raises EngineError if it could not answer now."""
-        ...
-
-    async def sample(self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool) -> list[Completion]:
+    async def sample(
+        self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool, drawn: Told | None = None
+    ) -> list[Completion]:
         """Returns ``params.n`` completions of a prompt (token ids).
 
         Args:
             prompt: token ids.
             params: how to draw.
             repeatable: False if ``params.seed`` need not be kept to.
+            drawn: told of each completion, on the event loop, before all are returned.
 
         Raises:
             EngineError: if the model cannot be reached or fails.
         """
+        ...
+
+
+class Backend(Policy, Protocol):
+    """A policy and a judge, which encodes and measures pairs; it is put to work through :meth:`verdicts`."""
+
+    judge: Judge
+
+    async def check(self) -> None:
+        """Raises EngineError if it could not answer now."""
         ...
 
     async def verdicts(self, comparisons: Sequence[Comparison]) -> Judged:
@@ -62,3 +76,10 @@ class Backend(Protocol):
             EngineError: if the judge cannot be reached or fails.
         """
         ...
+
+
+class NamedBackend(NamedTuple):
+    """A backend, and the name under which clients know its model."""
+
+    name: str
+    backend: Backend

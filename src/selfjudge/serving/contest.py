@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from selfjudge.engines.base import SamplingParams
 from selfjudge.errors import DataError
-from selfjudge.records import Completion, Message
+from selfjudge.records import Comparison, Completion, Message
 from selfjudge.serving.backend import Backend
 from selfjudge.serving.errors import ApiError
 from selfjudge.serving.metrics import CANDIDATES, JUDGE_FAILURES, MATCHES
@@ -17,8 +18,8 @@ from selfjudge.serving.settings import OnJudgeFailure
 from selfjudge.tournament import RunningBracket
 
 Report = Callable[[dict[str, Any]], None]
-"""Called with what has just happened: ``drawn`` with the texts of the candidates, ``pairings`` with those of a
-round that is judged now, ``matches`` with its verdicts."""
+"""Called with what has just happened: ``candidate``, the place of one just drawn, with its ``text``; ``drawn``,
+the texts of all; ``pairings`` of a round that begins; ``matches`` that have just been judged."""
 
 _FAILURE = "Judging failed before the tournament was over"
 _logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Task:
         repeatable: whether the request named the seed.
         stops: texts at the first of which a candidate is cut.
         judged: False to take the candidates in the order drawn.
+        streamed: whether the client watches: candidates and matches are then reported one by one.
     """
 
     prompt: tuple[Message, ...]
@@ -43,6 +45,7 @@ class Task:
     repeatable: bool
     stops: tuple[str, ...]
     judged: bool
+    streamed: bool = False
 
 
 @dataclass
@@ -77,28 +80,34 @@ async def hold(backend: Backend, task: Task, on_judge_failure: OnJudgeFailure, r
         DataError: if two candidates do not fit the judge's context together.
         EngineError: if drawing fails.
     """
-    drawn = await backend.sample(task.ids, task.params, repeatable=task.repeatable)
+
+    def tell(place: int, completion: Completion) -> None:
+        report({"candidate": place, "text": cut(completion, task.stops).text})
+
+    told = tell if task.streamed else None
+    drawn = await backend.sample(task.ids, task.params, repeatable=task.repeatable, drawn=told)
     CANDIDATES.inc(len(drawn))
     candidates = [cut(completion, task.stops) for completion in drawn]
     outcome = Outcome(candidates, len(task.ids), sum(len(completion.ids) for completion in drawn))
     report({"drawn": [candidate.text for candidate in candidates]})
     if task.judged:
         outcome.bracket = RunningBracket(task.prompt, [c.text for c in candidates], task.params.seed)
-        await _play(backend, outcome, outcome.bracket, on_judge_failure, report)
+        await _play(backend, task, outcome, outcome.bracket, on_judge_failure, report)
     return outcome
 
 
 async def _play(
-    backend: Backend, outcome: Outcome, bracket: RunningBracket, on_judge_failure: OnJudgeFailure, report: Report
+    backend: Backend,
+    task: Task,
+    outcome: Outcome,
+    bracket: RunningBracket,
+    on_judge_failure: OnJudgeFailure,
+    report: Report,
 ) -> None:
     try:
         while not bracket.finished:
             report({"pairings": bracket.state.pairings()})
-            judged = await backend.verdicts(bracket.comparisons())
-            matches = bracket.take(judged.verdicts)
-            MATCHES.inc(len(matches))
-            outcome.prompt_tokens += judged.tokens
-            report({"matches": [match.model_dump() for match in matches]})
+            await _play_round(backend, outcome, bracket, report, one_by_one=task.streamed)
     except DataError:
         raise
     except Exception as e:  # whatever it is, the tournament has no winner
@@ -107,6 +116,30 @@ async def _play(
         if on_judge_failure == "error":
             raise ApiError(503, f"{_FAILURE}: try again later.", "judging_failed") from e
         outcome.failure = f"{_FAILURE}."
+
+
+async def _play_round(
+    backend: Backend, outcome: Outcome, bracket: RunningBracket, report: Report, *, one_by_one: bool
+) -> None:
+    """Judges all matches of a round at once: as one call of the backend, or each as its own."""
+    round_ = list(enumerate(bracket.comparisons()))
+
+    async def judge(some: Sequence[tuple[int, Comparison]]) -> None:
+        judged = await backend.verdicts([comparison for _, comparison in some])
+        matches = [bracket.decide(place, v) for (place, _), v in zip(some, judged.verdicts, strict=True)]
+        MATCHES.inc(len(matches))
+        outcome.prompt_tokens += judged.tokens
+        report({"matches": [match.model_dump() for match in matches]})
+
+    if not one_by_one:
+        await judge(round_)
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            for match in round_:
+                group.create_task(judge([match]))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
 
 def cut(completion: Completion, stops: tuple[str, ...]) -> Completion:

@@ -21,7 +21,7 @@ from selfjudge.engines.base import Engine, SamplingParams
 from selfjudge.errors import DataError
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion
-from selfjudge.serving.backend import Judged
+from selfjudge.serving.backend import Judged, Told
 from selfjudge.serving.metrics import CALLS
 from selfjudge.templates.chat import ChatEncoder
 
@@ -82,32 +82,36 @@ class InProcessBackend:
     async def check(self) -> None:
         """A model that is loaded is ready."""
 
-    async def sample(self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool) -> list[Completion]:
+    async def sample(
+        self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool, drawn: Told | None = None
+    ) -> list[Completion]:
         """Draws together with others of equal parameters; by a seed to keep to, in a call of its own.
 
         An engine draws by the seed and the prompt's place in the call, and the place depends on who else asks.
         """
-        if repeatable:
-            return await self._completions(object(), partial(self._sample, params), prompt)
-        shared = replace(params, seed=0)
-        return await self._completions(shared, partial(self._sample_anyhow, shared), prompt)
+        return await self.sample_from(self.policy, prompt, params, repeatable=repeatable, drawn=drawn)
 
-    async def sample_judge(self, prompt: Sequence[int], params: SamplingParams) -> list[Completion]:
-        """Draws from the judge's model, in a call of its own: the policy without its adapter."""
-
-        def sample(prompts: list[Sequence[int]]) -> list[list[Completion]]:
-            return self.judge.engine.sample(prompts, params)
-
-        return await self._completions(object(), sample, prompt)
+    async def sample_from(
+        self,
+        engine: Engine,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        repeatable: bool,
+        drawn: Told | None = None,
+    ) -> list[Completion]:
+        """As :meth:`sample`, from another engine that this backend's thread owns as well."""
+        told = drawn and _on_this_loop(drawn)
+        shared = params if repeatable else replace(params, seed=0)
+        key = object() if repeatable else (id(engine), shared)
+        draw = partial(_sample if repeatable else _sample_anyhow, engine, shared)
+        completions: list[Completion] = await self._submit("sample", key, draw, (prompt, told))
+        return completions
 
     async def verdicts(self, comparisons: Sequence[Comparison]) -> Judged:
         """Judges together with all other tournaments that wait for verdicts."""
         judged: Judged = await self._submit("judge", "judge", self._judge, comparisons)
         return judged
-
-    async def _completions(self, key: Hashable, work: Work, prompt: Sequence[int]) -> list[Completion]:
-        completions: list[Completion] = await self._submit("sample", key, work, prompt)
-        return completions
 
     async def _submit(self, kind: str, key: Hashable, work: Work, item: Any) -> Any:
         job = _Job(kind, key, work, item, asyncio.get_running_loop().create_future())
@@ -157,12 +161,6 @@ class InProcessBackend:
         self._waiting = [job for job in self._waiting if job.key != first.key]
         return taken
 
-    def _sample(self, params: SamplingParams, prompts: list[Sequence[int]]) -> list[list[Completion]]:
-        return self.policy.sample(prompts, params)
-
-    def _sample_anyhow(self, params: SamplingParams, prompts: list[Sequence[int]]) -> list[list[Completion]]:
-        return self._sample(replace(params, seed=random.getrandbits(31)), prompts)
-
     def _judge(self, requests: list[Sequence[Comparison]]) -> list[Judged | DataError]:
         """Judges the comparisons of all requests; one that is too long is the error of its own request only."""
         asked = [self._questions(comparisons) for comparisons in requests]
@@ -182,6 +180,32 @@ class InProcessBackend:
             return self.judge.questions(comparisons)
         except DataError as e:
             return e
+
+
+_Ask = tuple[Sequence[int], Told | None]
+"""A prompt, and who is told of its completions."""
+
+
+def _on_this_loop(drawn: Told) -> Told:
+    """Returns what an engine's thread may call."""
+    loop = asyncio.get_running_loop()
+    return lambda place, completion: loop.call_soon_threadsafe(drawn, place, completion)
+
+
+def _sample(engine: Engine, params: SamplingParams, asked: list[_Ask]) -> list[list[Completion]]:
+    prompts = [prompt for prompt, _ in asked]
+    if not any(told for _, told in asked):
+        return engine.sample(prompts, params)
+
+    def drawn(prompt: int, place: int, completion: Completion) -> None:
+        if told := asked[prompt][1]:
+            told(place, completion)
+
+    return engine.sample(prompts, params, drawn=drawn)
+
+
+def _sample_anyhow(engine: Engine, params: SamplingParams, asked: list[_Ask]) -> list[list[Completion]]:
+    return _sample(engine, replace(params, seed=random.getrandbits(31)), asked)
 
 
 def _run(jobs: list[_Job]) -> list[Any]:

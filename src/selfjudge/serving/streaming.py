@@ -25,14 +25,18 @@ class Progress:
     """What has happened, from the work to the stream."""
 
     def __init__(self, *, whole: bool) -> None:
-        """Tells the texts and matches where ``whole``, else how many there are."""
+        """Tells the texts and matches where ``whole``, else their numbers only."""
         self.events: asyncio.Queue[Chunk | None] = asyncio.Queue()
         self._whole = whole
 
     def report(self, prompt: int, event: Chunk) -> None:
         """Takes what has just happened to a prompt of the request."""
-        told = event if self._whole else {name: len(value) for name, value in event.items()}
+        told = event if self._whole else {name: _numbers(value) for name, value in event.items() if name != "text"}
         self.events.put_nowait({"prompt": prompt, **told})
+
+
+def _numbers(value: Any) -> int:
+    return value if isinstance(value, int) else len(value)
 
 
 def stream(

@@ -67,7 +67,7 @@ class TaskMaker:
             max_new_tokens=self._tokens(wanted, self._room(prompt, len(ids), judged)),
             seed=random.getrandbits(31) if body.seed is None else body.seed % 2**31,
         )
-        return Task(prompt, tuple(ids), params, body.seed is not None, body.stops(), judged)
+        return Task(prompt, tuple(ids), params, body.seed is not None, body.stops(), judged, bool(body.stream))
 
     def _counts(self, body: CompletionFields, prompts: int) -> tuple[int, int]:
         """Returns how many answers and how many candidates each prompt gets."""

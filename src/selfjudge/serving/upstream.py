@@ -15,7 +15,7 @@ from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.errors import EngineError, without_credentials
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion
-from selfjudge.serving.backend import Judged
+from selfjudge.serving.backend import Judged, Told
 from selfjudge.serving.metrics import FAILOVERS
 from selfjudge.templates.encode import JudgmentEncoder
 
@@ -64,9 +64,17 @@ class UpstreamBackend:
         """Raises EngineError if none of the servers answers."""
         await self._ask(lambda engine: engine.check())
 
-    async def sample(self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool) -> list[Completion]:
+    async def sample(
+        self, prompt: Sequence[int], params: SamplingParams, *, repeatable: bool, drawn: Told | None = None
+    ) -> list[Completion]:
         """Draws on one server; it is always repeatable, as far as the server is."""
-        return (await self._ask(lambda engine: engine.sample_async([prompt], params)))[0]
+
+        def told(_: int, place: int, completion: Completion) -> None:
+            if drawn:
+                drawn(place, completion)
+
+        ended = told if drawn else None
+        return (await self._ask(lambda engine: engine.sample_async([prompt], params, None, ended)))[0]
 
     async def verdicts(self, comparisons: Sequence[Comparison]) -> Judged:
         """Judges on one server."""

@@ -26,6 +26,7 @@ async function connect() {
   try {
     const models = (await get("v1/models")).data;
     served.model = models[0].id;
+    offerModels(models);
     document.getElementById("model").textContent = served.model;
     trouble.hidden = true;
     keyForm.hidden = true;
@@ -63,7 +64,7 @@ keyForm.addEventListener("submit", (event) => {
   start();
 });
 window.addEventListener("hashchange", show);
-playground(document.getElementById("playground"), model);
+const offerModels = playground(document.getElementById("playground"), model);
 lens(document.getElementById("lens"), model);
 arena(document.getElementById("arena"), model);
 show();

@@ -1,20 +1,27 @@
-// A prompt's way through a tournament, shown while it happens.
+// A prompt's way through a tournament, of one model or of two side by side.
 
 import { Failure, stream } from "./api.js";
-import { BracketView } from "./bracket.js";
-import { busy, count, element, onSend, say } from "./dom.js";
+import { busy, element, onSend, say } from "./dom.js";
+import { RunView } from "./run.js";
+import { between } from "./versus.js";
 
+/** Sets the playground going; returns what is told the models that are served. */
 export function playground(section, model) {
   const form = section.querySelector("form");
   const stop = form.elements.stop;
+  let served = [];
   let running = null;
 
   onSend(form, () => busy(section, async () => {
+    const first = await model();
     running = new AbortController();
     stop.disabled = false;
     try {
-      await run(section, form, await model(), running.signal);
+      const rival = served.find(({ id }) => id === form.elements.rival.value && id !== first);
+      await (rival ? compare(section, form, [first, rival.id], rival.judge, running.signal)
+        : alone(section, form, first, running.signal));
     } catch (error) {
+      running.abort();
       if (error.name !== "AbortError") throw error;
       say(section, "Stopped.");
     } finally {
@@ -22,11 +29,55 @@ export function playground(section, model) {
     }
   }));
   stop.addEventListener("click", () => running.abort());
+
+  return (models) => {
+    served = models;
+    const others = models.slice(1).map(({ id }) => element("option", { value: id }, id));
+    form.elements.rival.replaceChildren(element("option", { value: "" }, "no other model"), ...others);
+    form.elements.rival.closest("label").hidden = others.length === 0;
+  };
 }
 
-async function run(section, form, model, signal) {
+async function alone(section, form, model, signal) {
+  const body = request(form, model);
+  const view = new RunView(section.querySelector(".result"), (text) => say(section, text), body);
+  await run(view, body, signal);
+}
+
+/** Both models at once, each with a bracket of its own; then their winners meet. */
+async function compare(section, form, models, judge, signal) {
+  const bodies = models.map((name) => request(form, name));
+  const columns = models.map((name, i) => column(name, "AB"[i]));
+  const verdict = element("div", { "aria-live": "polite" });
+  const sides = element("div", { class: "sides" }, ...columns.map(({ whole }) => whole));
+  section.querySelector(".result").replaceChildren(verdict, sides);
+  say(section, "Both models are drawing and judging …");
+  const views = await Promise.all(columns.map(async ({ progress, into }, i) => {
+    const view = new RunView(into, (text) => { progress.textContent = text; }, bodies[i], 4);
+    try {
+      await run(view, bodies[i], signal);
+    } catch (error) {
+      progress.textContent = "Broken off.";
+      throw error;
+    }
+    return view;
+  }));
+  say(section, "The judge compares the winners …");
+  verdict.replaceChildren(await between(bodies[0].messages, views, models, judge));
+  say(section, "Done.");
+}
+
+function column(name, letter) {
+  const id = `side-${letter}`;
+  const progress = element("p", { class: "progress", role: "status" });
+  const into = element("div");
+  const title = element("h3", { id }, `${letter}: ${name}`);
+  return { whole: element("section", { "aria-labelledby": id }, title, progress, into), progress, into };
+}
+
+function request(form, model) {
   const fields = Object.fromEntries(new FormData(form));
-  const body = {
+  return {
     model,
     messages: [{ role: "user", content: fields.prompt }],
     n_candidates: Number(fields.candidates),
@@ -34,65 +85,9 @@ async function run(section, form, model, signal) {
     selfjudge: true,
     stream_options: { include_usage: true },
   };
-  const view = new RunView(section, body);
-  await stream("v1/chat/completions", body, signal, (told) => view.take(told));
-  if (view.failure) throw new Failure(view.failure);
 }
 
-/** What is shown of one run. */
-class RunView {
-  constructor(section, body) {
-    this.section = section;
-    this.matches = 0;
-    this.beside = element("div", { class: "pair" });
-    this.bracket = element("div", { class: "bracket", tabindex: "0", role: "region", "aria-label": "Bracket" });
-    this.list = element("ol", { class: "candidates" });
-    section.querySelector(".result").replaceChildren(this.beside);
-    const n = body.temperature === 0 ? 1 : body.n_candidates;
-    say(section, `Drawing ${count(n, "candidate")}, together …`);
-  }
-
-  /** Takes an event: see "Requests" in docs/serving.md. */
-  take(told) {
-    if (told.drawn) this.draw(told.drawn);
-    if (told.pairings) {
-      this.view.begin(told.pairings);
-      say(this.section, `${count(told.pairings.length, "match", "matches")} being judged …`);
-    }
-    if (told.matches) {
-      this.view.fill(told.matches);
-      this.matches += told.matches.length;
-    }
-    if (told.selfjudge) this.finish(told.selfjudge);
-    if (told.usage) this.spent(told.usage);
-  }
-
-  draw(candidates) {
-    this.candidates = candidates;
-    this.view = new BracketView(this.bracket, candidates);
-    this.list.replaceChildren(...candidates.map((text) => element("li", { class: "text" }, text)));
-    const result = this.section.querySelector(".result");
-    if (candidates.length > 1) result.append(element("h3", {}, "Bracket"), this.bracket);
-    result.append(element("h3", {}, "Candidates, as drawn"), this.list);
-  }
-
-  finish({ placing, complete, failure }) {
-    const winner = placing[0];
-    const found = complete ? "Winner" : "Best so far";
-    this.beside.append(this.card(`${found}: #${winner + 1}`, this.candidates[winner], "won"));
-    if (this.candidates.length > 1) {
-      const same = winner === 0 ? "First sample: the winner itself" : "First sample: #1";
-      this.beside.append(this.card(same, this.candidates[0], ""));
-    }
-    this.failure = failure;
-  }
-
-  card(title, text, kind) {
-    return element("article", { class: `card ${kind}` }, element("h3", {}, title), element("p", { class: "text" }, text));
-  }
-
-  spent({ prompt_tokens: read, completion_tokens: drawn }) {
-    const parts = [count(this.candidates.length, "candidate"), count(this.matches, "match", "matches")];
-    say(this.section, `Done: ${parts.join(", ")}; ${count(drawn, "token")} drawn, ${read} read.`);
-  }
+async function run(view, body, signal) {
+  await stream("v1/chat/completions", body, signal, (told) => view.take(told));
+  if (view.failure) throw new Failure(view.failure);
 }
