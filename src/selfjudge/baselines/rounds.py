@@ -34,6 +34,7 @@ from selfjudge.recipes.schema import RaftSection, Recipe, RestSection
 from selfjudge.records import Completion
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
+from selfjudge.training.processes import main_first
 from selfjudge.training.progress import use_progress_bar
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching
@@ -91,13 +92,13 @@ def above(quantile: float) -> Keep:
 
 def _run(method: Rounds, output_dir: str | Path, *, resume: bool) -> RunFolder:
     recipe = method.recipe
-    RunFolder.check(output_dir, method.name, recipe, resume=resume)
     args = method.arguments(output_dir)
+    RunFolder.check(output_dir, method.name, recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    scorer = load_scorer(reward_path(recipe), **batching(recipe))
-    loaded = load_start(recipe, start, recipe.self_training.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     run = RunFolder.open(output_dir, method.name, recipe, resume=resume)
     record(run, data, dropped, start=start, reward=reward_path(recipe), prompts=len(prompts))

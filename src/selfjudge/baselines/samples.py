@@ -49,7 +49,7 @@ def scored_samples(
         temperature=rollout.temperature,
         top_p=rollout.top_p,
         max_new_tokens=rollout.max_new_tokens,
-        seed=rollout_seed(recipe.seed, number, 0),
+        seed=rollout_seed(recipe.seed, number),
     )
     engine = TransformersEngine(model, chat, **batching(recipe))
     samples = drawn(engine, [p.ids for p in prompts], params, show_progress=show_progress)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Progress, SamplingParams, prompt_seed
+from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD
@@ -201,7 +201,7 @@ class VllmEngine:
                 temperature=params.temperature,
                 top_p=params.top_p,
                 max_tokens=params.max_new_tokens,
-                seed=prompt_seed(params.seed, i),
+                seed=params.prompt_seed(i),
                 stop_token_ids=list(self.chat.stop_ids),
                 logprobs=0,  # of the sampled token alone
                 **_plain_ids(),
