@@ -8,7 +8,7 @@ import sys
 import typer
 
 from selfjudge.cli import baseline, bench, compare, data, demo, evaluate, judge, plan, report, sample, serve, train
-from selfjudge.errors import SelfJudgeError
+from selfjudge.errors import ElsewhereError, SelfJudgeError
 
 app = typer.Typer(
     name="selfjudge",
@@ -43,6 +43,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
+    except ElsewhereError:
+        sys.exit(2)  # the process that stopped says why
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)
         sys.exit(2)

@@ -52,7 +52,7 @@ class SelfJudgeTrainer(Trainer):
         twin: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes a policy whose collector samples from that same model.
+        """Takes a policy and a collector that samples from it.
 
         Args:
             model: the policy; with LoRA a PEFT model, whose base weights are reference and judge.
@@ -67,8 +67,7 @@ class SelfJudgeTrainer(Trainer):
             replay: JSFT examples to go over again.
             stop: ends training when its rule says so.
             on_rollout: called with step and rollout, before the rollout is trained on.
-            twin: where processes hold shards of ``model``, the one that the collector samples from in its place; see
-                :func:`selfjudge.training.whole_weights.whole_weights`.
+            twin: where ``model`` is sharded, what the collector samples from: see :func:`whole_weights`.
             kwargs: as for transformers.Trainer.
         """
         super().__init__(model, args, train_dataset=EvenRows(range(len(prompts))), data_collator=_positions, **kwargs)
@@ -113,7 +112,8 @@ class SelfJudgeTrainer(Trainer):
         counts = [[sum(len(b["strength"]) for b in batches), sum(b["prompts"] for b in batches)]]
         pairs, prompts = self.accelerator.gather(torch.tensor(counts, device=device)).unbind(-1)
         if self._replay and batches:
-            before = int(prompts[: self.accelerator.process_index].sum())
+            index = self.accelerator.process_index
+            before = int(prompts[:index].sum()) if index else 0
             self._add_replay(batches, self._replay, before, device)
         return batches, pairs.sum().clamp(min=1)
 
