@@ -53,6 +53,10 @@ class RunError(SelfJudgeError):
     """A run folder or output file that must not be written or cannot be resumed."""
 
 
+class ElsewhereError(SelfJudgeError):
+    """Another process of the same training stopped, and said why."""
+
+
 class MissingExtraError(SelfJudgeError):
     """An optional dependency is not installed."""
 

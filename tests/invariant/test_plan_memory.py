@@ -236,12 +236,12 @@ class Fixed:
     def __init__(self, prompt: int, response: int) -> None:
         self.prompt, self.response = prompt, response
 
-    def collect(self, prompts: list[RolloutPrompt], seed: int) -> Rollout:
+    def collect(self, prompts: list[RolloutPrompt], seed: int, places: tuple[int, ...]) -> Rollout:
         pairs = [
             Pair(ids(self.prompt - i % 4), ids(self.response), ids(self.response - i % 3), 1.0)
             for i in range(len(prompts))
         ]
-        return Rollout(pairs, [], RolloutStats(len(pairs), 2 * len(pairs), *[0.0] * 7, 1.0, 1.0))
+        return Rollout(pairs, [], RolloutStats(*[len(pairs)] * 4, *[0.0] * 7, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("name", ["full", "full, large vocabulary", "full, checkpointing", "LoRA", "LoRA, long rows"])

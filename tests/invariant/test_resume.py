@@ -121,8 +121,8 @@ def test_the_samples_after_the_cut_are_those_of_the_whole_run(
         with pytest.MonkeyPatch.context() as monkeypatch:
             collect = RolloutCollector.collect
 
-            def spy(self: Any, prompts: Any, seed: int, collect: Any = collect, name: str = name) -> Rollout:
-                seen[name].append(collect(self, prompts, seed))
+            def spy(self: Any, *args: Any, collect: Any = collect, name: str = name) -> Rollout:
+                seen[name].append(collect(self, *args))
                 return seen[name][-1]
 
             monkeypatch.setattr(RolloutCollector, "collect", spy)

@@ -15,7 +15,7 @@ from selfjudge.data.rows import Row
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.replay import Replay, replay_loss
-from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
+from selfjudge.training.self_judge_trainer import SelfJudgeTrainer, _micro_batch
 
 
 def row(first: int, kind: str = "policy", pair: str | None = None) -> Row:
@@ -67,7 +67,7 @@ def test_a_micro_batch_without_pairs_still_replays(
     trainer = SelfJudgeTrainer(model, args, prompts=prompts, collector=None, pad_id=0, replay=REPLAY)  # type: ignore[arg-type]
     (batch,) = REPLAY.batches([3], "a")
     total = torch.tensor(2 * batch["weight"])  # another micro-batch has the other half
-    inputs = {"strength": torch.zeros(0), "prompts": 3, "replay": {**batch, "total": total}}
+    inputs = {**_micro_batch([], 3, 0), "replay": {**batch, "total": total}}
     with torch.no_grad():
         expected = 0.5 * replay_loss(model, batch) / total
         assert float(trainer.compute_loss(model, inputs, num_items_in_batch=torch.tensor(5.0))) == pytest.approx(

@@ -29,9 +29,10 @@ class Counted:
     def __init__(self) -> None:
         self.prompts: list[int] = []
 
-    def collect(self, prompts: list[RolloutPrompt], seed: int) -> Rollout:
+    def collect(self, prompts: list[RolloutPrompt], seed: int, places: tuple[int, ...]) -> Rollout:
         self.prompts.append(len(prompts))
-        return Rollout([PAIR] * len(prompts), [], RolloutStats(len(prompts), 2 * len(prompts), *[0.0] * 7, 1.0, 1.0))
+        n = len(prompts)
+        return Rollout([PAIR] * n, [], RolloutStats(n, 2 * n, n, n, *[0.0] * 7, 1.0, 1.0))
 
 
 class HostReads(TorchDispatchMode):
@@ -129,9 +130,14 @@ def test_a_log_is_one_transfer(make: Callable[..., SelfJudgeTrainer], monkeypatc
     assert all(type(value) is float for name, value in logs.items() if "/" in name or name == "kl")
 
 
-def test_a_limit_asks_for_the_kl_once_a_step(make: Callable[..., SelfJudgeTrainer]) -> None:
+def test_a_limit_asks_for_the_kl_once_a_step(
+    make: Callable[..., SelfJudgeTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make(Counted(), stop={"max_kl": 1e9})
     trainer.compute_loss(trainer.model, collate_pairs([PAIR, PAIR], pad_id=0))
+    lists: list[int] = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: lists.append(tensor.numel()) or tolist(tensor))
     with HostReads() as reads:
         assert not trainer.check_stop()
-    assert reads.count == 1
+    assert (reads.count, lists) == (0, [1])

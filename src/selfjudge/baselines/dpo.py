@@ -20,6 +20,7 @@ from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import LoadedModel
 from selfjudge.recipes.schema import DpoSection, Recipe, RsoSection
 from selfjudge.training.pairs import Pair
+from selfjudge.training.processes import main_first
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, pad_id, train
 from selfjudge.training.start import load_start
@@ -29,12 +30,12 @@ def run_dpo(
     recipe: Recipe, output_dir: str | Path, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
 ) -> RunFolder:
     """Trains the SFT model on the data's pairs; errors as :func:`selfjudge.baselines.run.run_baseline`."""
-    RunFolder.check(output_dir, "dpo", recipe, resume=resume)
     args = dpo_arguments(recipe, "dpo", recipe.baselines.dpo, output_dir)
+    RunFolder.check(output_dir, "dpo", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    loaded = load_start(recipe, start, recipe.self_training.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     longest = min(recipe.data.max_length, loaded.context)
     pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)
     run = RunFolder.open(output_dir, "dpo", recipe, resume=resume)

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
-from selfjudge.engines.load import save_model
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection, Recipe
 from selfjudge.training.arguments import Arguments, lora_config, training_arguments
+from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import earlier_result, record_data
 
@@ -77,7 +77,7 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 def finish(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run: RunFolder, **outcome: Any) -> None:
     """Writes the trained model and marks the run as finished."""
-    save_model(merged(trainer.model), tokenizer, run.model)
+    save_trained(trainer, tokenizer, run.model)
     run.finish(steps=trainer.state.global_step, **outcome)
 
 

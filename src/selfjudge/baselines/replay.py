@@ -34,8 +34,8 @@ class ReplayCollector:
     collector: RolloutCollector
     samples: Mapping[str, Samples]
 
-    def collect(self, prompts: Sequence[RolloutPrompt], seed: int) -> Rollout:
-        """Returns the rollout of ``prompts``; nothing is drawn, so the seed has no effect."""
+    def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
+        """Returns the rollout of ``prompts``; nothing is drawn, so seed and places have no effect."""
         labelled = self.collector.label(prompts, [self.samples[p.id] for p in prompts], time.perf_counter())
         return self.collector.with_reference(labelled)
 

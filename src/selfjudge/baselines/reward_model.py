@@ -13,8 +13,8 @@ from transformers.utils import logging as transformers_logging
 from trl import RewardConfig, RewardTrainer
 
 from selfjudge.baselines.pairs import overall_pairs, token_pairs
-from selfjudge.baselines.parts import OWN_ROWS, merged, peft_config, record, sft_model, trl_arguments
-from selfjudge.baselines.scorer import RewardScorer
+from selfjudge.baselines.parts import OWN_ROWS, peft_config, record, sft_model, trl_arguments
+from selfjudge.baselines.scorer import RewardScorer, load_scorer
 from selfjudge.core.statistics import mean_rate
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import (
@@ -22,13 +22,14 @@ from selfjudge.engines.load import (
     default_device,
     load_tokenizer,
     pretrained_model,
-    save_model,
     torch_dtype,
 )
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import OVERALL, PreferenceRecord
 from selfjudge.training.pairs import Pair
+from selfjudge.training.processes import main_first, on_main
+from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching, train
 from selfjudge.training.start import start_dtype
@@ -41,14 +42,14 @@ def run_reward_model(recipe: Recipe, output_dir: str | Path, *, resume: bool = F
 
     Its accuracy on held-out pairs goes into run.json. Errors as :func:`selfjudge.baselines.run.run_baseline`.
     """
-    RunFolder.check(output_dir, "reward-model", recipe, resume=resume)
     values = {**recipe.jsft.training, **recipe.baselines.reward_model.training}
     args = trl_arguments(recipe, "reward_model", output_dir, RewardConfig, values, **OWN_ROWS)
+    RunFolder.check(output_dir, "reward-model", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
     chat = load_tokenizer(start, recipe.model.chat_template)
-    model = _classifier(recipe, start)
-    data = prepare_data(recipe.data, recipe.seed)
+    model = main_first(lambda: _classifier(recipe, start))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     longest = min(recipe.data.max_length, context_length(model))
     pairs, dropped = token_pairs(overall_pairs(data), chat, longest)
     run = RunFolder.open(output_dir, "reward-model", recipe, resume=resume)
@@ -62,10 +63,12 @@ def run_reward_model(recipe: Recipe, output_dir: str | Path, *, resume: bool = F
         callbacks=[MetricsFile(run)],
     )
     train(trainer, run)
-    model = merged(trainer.model)
-    save_model(model, chat.tokenizer, run.model)
-    scorer = RewardScorer(model.eval(), chat, **batching(recipe))
-    run.finish(steps=trainer.state.global_step, **held_out_accuracy(scorer, data.held_out, longest))
+    save_trained(trainer, chat.tokenizer, run.model)
+
+    def measure() -> dict[str, Any]:
+        return held_out_accuracy(load_scorer(run.model, **batching(recipe)), data.held_out, longest)
+
+    run.finish(steps=trainer.state.global_step, **on_main(measure))
     return run
 
 

@@ -28,6 +28,7 @@ from selfjudge.records import Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
+from selfjudge.training.processes import main_first
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching, train
 from selfjudge.training.start import load_start
@@ -44,13 +45,13 @@ def run_rlhf(
 
     Errors as :func:`selfjudge.baselines.run.run_baseline`.
     """
-    RunFolder.check(output_dir, "rlhf", recipe, resume=resume)
     args = rloo_arguments(recipe, output_dir)
+    RunFolder.check(output_dir, "rlhf", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    scorer = load_scorer(reward_path(recipe), **batching(recipe))
-    loaded = load_start(recipe, start, recipe.self_training.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     prompts, unlike = same_ids(prompts, loaded.chat)
     if SAMPLES * len(prompts) < examples_per_step(args):

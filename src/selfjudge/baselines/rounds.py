@@ -30,14 +30,17 @@ from selfjudge.baselines.selection import at_least, best
 from selfjudge.baselines.sft import sft_dataset, sft_trainer
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import LoadedModel, save_model
+from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import RaftSection, Recipe, RestSection
 from selfjudge.records import Completion
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
+from selfjudge.training.processes import main_first, on_main
 from selfjudge.training.progress import use_progress_bar
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching
 from selfjudge.training.start import load_start
+from selfjudge.training.whole_weights import shards_weights
 
 Kept = list[tuple[RolloutPrompt, Completion]]
 """Samples to fine-tune on."""
@@ -91,13 +94,17 @@ def above(quantile: float) -> Keep:
 
 def _run(method: Rounds, output_dir: str | Path, *, resume: bool) -> RunFolder:
     recipe = method.recipe
-    RunFolder.check(output_dir, method.name, recipe, resume=resume)
     args = method.arguments(output_dir)
+    if shards_weights(args):
+        raise RecipeError(
+            f"{method.name} samples from the model between trainings, which FSDP and ZeRO-3 shard: use DDP."
+        )
+    RunFolder.check(output_dir, method.name, recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    scorer = load_scorer(reward_path(recipe), **batching(recipe))
-    loaded = load_start(recipe, start, recipe.self_training.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     run = RunFolder.open(output_dir, method.name, recipe, resume=resume)
     record(run, data, dropped, start=start, reward=reward_path(recipe), prompts=len(prompts))
@@ -112,7 +119,7 @@ def _run(method: Rounds, output_dir: str | Path, *, resume: bool) -> RunFolder:
     done, loaded = _resumed(recipe, run, loaded, steps)
     for number in range(done, rounds):
         loaded = _round(method, run, args, loaded, scorer, drawn[number * n : (number + 1) * n], number)
-    save_model(loaded.model, loaded.chat.tokenizer, run.model)
+    on_main(lambda: save_model(loaded.model, loaded.chat.tokenizer, run.model))
     run.finish(steps=rounds * steps)
     return run
 
@@ -143,7 +150,7 @@ def _round(
         trainer.train()
         loaded, step = replace(loaded, model=merged(trainer.model)), step + args.max_steps
         run.append("metrics.jsonl", {"step": step, "round": number, "reward/mean": mean, "kept": len(kept)})
-    _checkpoint(run, trainer, loaded, step)
+    on_main(lambda: _checkpoint(run, trainer, loaded, step))
     return loaded
 
 

@@ -27,6 +27,7 @@ from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe, RsoSection
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairs import Pair
+from selfjudge.training.processes import main_first
 from selfjudge.training.rollout import identical
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import batching, train
@@ -38,14 +39,14 @@ def run_rso(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
 
     Errors as :func:`selfjudge.baselines.run.run_baseline`.
     """
-    RunFolder.check(output_dir, "rso", recipe, resume=resume)
     section = recipe.baselines.rso
     args = dpo_arguments(recipe, "rso", section, output_dir)
+    RunFolder.check(output_dir, "rso", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    scorer = load_scorer(reward_path(recipe), **batching(recipe))
-    loaded = load_start(recipe, start, recipe.self_training.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     # As many pairs as self-training sees in as many steps; no prompt is sampled twice.
     steps = total_steps(args, len(prompts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peft import PeftModel
 from tqdm import tqdm
@@ -16,6 +16,7 @@ from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.pairing import RolloutPrompt
+from selfjudge.training.processes import is_main, spread
 from selfjudge.training.rollout import rollout_seed
 from selfjudge.training.stage import batching
 
@@ -49,11 +50,15 @@ def scored_samples(
         temperature=rollout.temperature,
         top_p=rollout.top_p,
         max_new_tokens=rollout.max_new_tokens,
-        seed=rollout_seed(recipe.seed, number, 0),
+        seed=rollout_seed(recipe.seed, number),
     )
     engine = TransformersEngine(model, chat, **batching(recipe))
     samples = drawn(engine, [p.ids for p in prompts], params, show_progress=show_progress)
-    rewards = score_candidates(scorer, [p.prompt for p in prompts], [[s.text for s in group] for group in samples])
+
+    def score(share: list[tuple[RolloutPrompt, list[Completion]]], _: list[int]) -> list[list[float]]:
+        return score_candidates(scorer, [p.prompt for p, _ in share], [[s.text for s in group] for _, group in share])
+
+    rewards = spread([*zip(prompts, samples, strict=True)], score)
     return [
         ScoredSamples(p, tuple(group), tuple(scores))
         for p, group, scores in zip(prompts, samples, rewards, strict=True)
@@ -63,6 +68,12 @@ def scored_samples(
 def drawn(
     engine: Engine, prompts: Sequence[Sequence[int]], params: SamplingParams, *, show_progress: bool
 ) -> list[list[Completion]]:
-    """Returns ``params.n`` samples of each prompt, with a bar over the prompts."""
-    with tqdm(total=len(prompts), desc="Sampling", disable=not show_progress) as bar:
-        return engine.sample(prompts, params, bar.update)
+    """Returns ``params.n`` samples of each prompt, with a bar over the prompts. Of several processes each draws for a
+    share of the prompts, and has all samples.
+    """
+
+    def draw(share: list[Sequence[int]], places: list[int]) -> list[list[Completion]]:
+        with tqdm(total=len(share), desc="Sampling", disable=not (show_progress and is_main())) as bar:
+            return engine.sample(share, replace(params, places=tuple(places)), bar.update)
+
+    return spread(prompts, draw)

@@ -16,6 +16,7 @@ from selfjudge.data.rows import build_policy_rows
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder
+from selfjudge.training.processes import main_first
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, train
 from selfjudge.training.start import load_start
@@ -26,12 +27,12 @@ IGNORED = -100
 
 def run_sft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
     """Fine-tunes the base model; errors as :func:`selfjudge.baselines.run.run_baseline`."""
-    RunFolder.check(output_dir, "sft", recipe, resume=resume)
     values = {**recipe.jsft.training, **recipe.baselines.sft.training}
     args = trl_arguments(recipe, "sft", output_dir, SFTConfig, values, packing=False, **OWN_ROWS)
+    RunFolder.check(output_dir, "sft", recipe, resume=resume)
     set_seed(recipe.seed)
-    loaded = load_start(recipe, recipe.model.path, recipe.jsft.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     built = build_policy_rows(data.policy, loaded.chat, min(recipe.data.max_length, loaded.context))
     if not built.rows:
         raise DataError("No policy row is left: raise data.max_length, or give one of data.sources the use 'policy'.")

@@ -22,7 +22,7 @@ from selfjudge.cli import (
     serve,
     train,
 )
-from selfjudge.errors import SelfJudgeError
+from selfjudge.errors import ElsewhereError, SelfJudgeError
 
 app = typer.Typer(
     name="selfjudge",
@@ -58,6 +58,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
+    except ElsewhereError:
+        sys.exit(2)  # the process that stopped says why
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)
         sys.exit(2)

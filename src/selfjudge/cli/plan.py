@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,8 @@ TokensOption = Annotated[
 RecordsOption = Annotated[
     int | None, typer.Option(min=1, help="Pairs of each source without a limit, for sources that are not read.")
 ]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Training processes, over all nodes, with a device each.")]
+LayoutOption = Annotated[str, typer.Option(help="What each process holds: ddp, fsdp2, zero2 or zero3.")]
 _GIB = 2**30
 _ASSUMED = "memory for batches of the longest rows, answers as long as rollout.max_new_tokens"
 
@@ -39,6 +42,8 @@ def plan(
     device: DeviceOption = None,
     tokens: TokensOption = None,
     records: RecordsOption = None,
+    processes: ProcessesOption = 1,
+    layout: LayoutOption = "ddp",
 ) -> None:
     """Estimate memory and time of a recipe before it runs, and name the settings that would make it fit.
 
@@ -48,12 +53,15 @@ def plan(
         raise RunError(f"--gpu-memory {gpu_memory:g} is not a size: give GiB above 0.")
     from selfjudge.recipes.load import load_recipe
     from selfjudge.training.plan.hardware import COMPUTE_EFFICIENCY, find_hardware
+    from selfjudge.training.plan.layout import LAYOUTS, Layout
     from selfjudge.training.plan.stages import plan_stage, read_facts
 
+    if layout not in LAYOUTS:
+        raise RunError(f"--layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.")
     quiet()
     loaded = load_recipe(recipe, set_ or ())
     hardware, why = find_hardware(device, gpu_memory)
-    facts = read_facts(loaded, hardware, tokens, records)
+    facts = replace(read_facts(loaded, hardware, tokens, records), layout=Layout(layout, processes))
     available = round(gpu_memory * _GIB) if gpu_memory else hardware.memory
     stages: tuple[StageName, ...] = ("jsft", "self_training")
     plans = [plan_stage(loaded, stage, facts) for stage in stages]
@@ -63,6 +71,8 @@ def plan(
         ("Data", " ".join(facts.data.notes)),
         ("Assumed", f"{COMPUTE_EFFICIENCY:.0%} of the device's peak FLOP/s, {_ASSUMED}"),
     ]
+    if processes > 1:
+        rows.insert(2, ("Processes", f"{processes}, {layout}; memory is that of each of them"))
     print_table(rows, title=f"Estimate for {loaded.name}")
     for stage in plans:
         _show(stage, hardware, available)

@@ -31,11 +31,12 @@ def jsft(
     """
     from selfjudge.evaluation.held_out import measure_held_out
     from selfjudge.training.jsft import run_jsft
+    from selfjudge.training.processes import is_main
 
     loaded, folder = prepare(recipe, set_, output_dir, "jsft")
     run = run_jsft(loaded, folder, resume=resume)
     summary = measure_held_out(loaded, run)
-    if summary is not None:
+    if summary is not None and is_main():
         print_table(summary.rows(), title="Judge on held-out pairs")
     start = f" --set self_training.start={folder}" if output_dir else ""
     finished(run, f"selfjudge train --recipe {recipe}{start}")
@@ -54,7 +55,9 @@ def train(
 
     loaded, folder = prepare(recipe, set_, output_dir, "train")
     run = run_self_training(loaded, folder, resume=resume)
-    if "rounds" in run.info:
+    from selfjudge.training.processes import is_main
+
+    if "rounds" in run.info and is_main():
         _print_rounds(run)
     finished(run, f"selfjudge sample --model {folder} --input prompts.jsonl --output answers.jsonl")
 
@@ -85,7 +88,11 @@ def _print_rounds(run: RunFolder) -> None:
 
 
 def finished(run: RunFolder, next_command: str | None = None) -> None:
-    """Prints what a run left, and the command to go on with."""
+    """Prints what a run left, and the command to go on with; of several processes the main one does."""
+    from selfjudge.training.processes import is_main
+
+    if not is_main():
+        return
     # Each round has its own logs.
     last = run.path / f"round-{len(run.info['rounds'])}" if "rounds" in run.info else run.path
     rows: list[tuple[str, object]] = [("Model", run.model), ("Steps", run.info["steps"])]

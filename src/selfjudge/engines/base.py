@@ -28,6 +28,8 @@ class SamplingParams:
     """How completions are drawn. ``temperature`` 0 is greedy; ``top_p`` 1 keeps the whole distribution.
 
     ``max_new_tokens`` counts the end-of-turn token. The same ``seed`` and calls give the same completions.
+    ``places``: of the call's prompts among all that are drawn with the seed, where other processes draw the rest; by
+    default 0, 1, 2 and so on. A prompt's samples depend on the seed and its place alone.
     """
 
     n: int = 1
@@ -35,11 +37,16 @@ class SamplingParams:
     top_p: float = 1.0
     max_new_tokens: int = 512
     seed: int = 0
+    places: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for values outside their range."""
         if self.n < 1 or self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"impossible sampling parameters: {self}")
+
+    def prompt_seed(self, index: int, bits: int = 31) -> int:
+        """Returns the seed of the samples of a call's prompt number ``index``; see :func:`prompt_seed`."""
+        return prompt_seed(self.seed, index if self.places is None else self.places[index], bits)
 
 
 def prompt_seed(seed: int, index: int, bits: int = 31) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from selfjudge.engines.base import SamplingParams, prompt_seed
+from selfjudge.engines.base import SamplingParams
 
 _COMPACT_AT = 0.75
 """Ended rows leave the batch once no more than this share goes on: leaving copies the cache."""
@@ -40,7 +40,7 @@ def uniforms(params: SamplingParams, index: int) -> Tensor:
 
     They belong to the prompt, so its samples do not depend on what else is in the batch.
     """
-    generator = torch.Generator().manual_seed(prompt_seed(params.seed, index, bits=63))
+    generator = torch.Generator().manual_seed(params.prompt_seed(index, bits=63))
     return torch.rand(params.n, params.max_new_tokens, generator=generator)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from selfjudge.engines.base import SamplingParams, prompt_seed
+from selfjudge.engines.base import SamplingParams
 from selfjudge.templates.encode import JudgmentPrompt
 
 _TOKEN_ID = "token_id:"
@@ -30,7 +30,7 @@ def sampling_request(params: SamplingParams, index: int, stop_ids: tuple[int, ..
         "temperature": params.temperature,
         "top_p": params.top_p,
         "max_tokens": params.max_new_tokens,
-        "seed": prompt_seed(params.seed, index),
+        "seed": params.prompt_seed(index),
         # 0 would do for vLLM, but others take it for "none".
         "logprobs": 1,
         "extra_body": {**_WHOLE_DISTRIBUTION, **_BY_ID, "stop_token_ids": list(stop_ids)},

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from selfjudge.core.logprobs import chunk_length, head_logprobs, token_logprobs
 from selfjudge.engines.causal_lm import head_at
 
+_Head = Callable[[Tensor], Tensor]
+
 _HEAD_IS_LAST: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 """What :func:`_head_is_last` found out about a model."""
 
@@ -38,10 +40,13 @@ def target_logprobs(model: nn.Module, inputs: Mapping[str, Tensor], targets: Ten
         with head_at(lm, before // length, before % length):
             return token_logprobs(model(**inputs, use_cache=False).logits[0], wanted)
     head, chunk = lm.get_output_embeddings(), chunk_length(lm.config.get_text_config().vocab_size)
-    found: list[Tensor] = []
-    with _in_place_of_logits(head, lambda hidden: found.append(head_logprobs(head, hidden[before], wanted, chunk))):
+
+    def wanted_logprobs(logits: _Head, hidden: Tensor) -> Tensor:
+        return head_logprobs(logits, hidden[before], wanted, chunk)
+
+    with _in_place_of_logits(head, wanted_logprobs) as found:
         model(**inputs, use_cache=False)
-    return found[0]
+    return found[0].flatten()
 
 
 def _causal_lm(model: Any) -> PreTrainedModel:
@@ -51,22 +56,36 @@ def _causal_lm(model: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def _in_place_of_logits(head: nn.Module, work: Callable[[Tensor], None]) -> Iterator[None]:
-    """Hands the hidden states, [positions, hidden], to ``work`` where the model would compute logits.
+def _in_place_of_logits(head: nn.Module, work: Callable[[_Head, Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Lets the output head give what ``work`` makes of its forward and of the hidden states, [positions, hidden].
 
-    There, and not after the forward, because autocast and what else surrounds the forward then hold for ``work`` too.
+    There, and not after the model's forward, because autocast and what else surrounds the forward then hold for
+    ``work`` too; and by the head's own call, because its hooks are how FSDP knows when the weights must be there.
+    Gives a list that gets the result, [1, positions, 1], as the head gave it.
     """
+    found: list[Tensor] = []
+    logits, own = head.forward, head.__dict__.get("forward")
 
-    def hand_over(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        handle.remove()  # work may call the head
-        work(args[0].flatten(0, -2))
-        return (args[0][:1, :1], *args[1:])  # the model goes on with a single position that nobody uses
+    def forward(hidden: Tensor) -> Tensor:
+        # A tensor of its own, and no view of one: FSDP's hooks are on what the head returns.
+        found.append(work(logits, hidden.flatten(0, -2))[None, :, None].clone())
+        return found[0]
 
-    handle = head.register_forward_pre_hook(hand_over)
+    head.forward = forward  # type: ignore[method-assign]
     try:
-        yield
+        yield found
     finally:
-        handle.remove()
+        if own is None:
+            del head.forward
+        else:
+            head.forward = own  # type: ignore[method-assign]
+
+
+def try_head(model: nn.Module) -> None:
+    """Finds out now what :func:`target_logprobs` has to know of a model; later, processes that share its weights out
+    would have to do so at the same moment.
+    """
+    _head_is_last(_causal_lm(model))
 
 
 def _head_is_last(lm: PreTrainedModel) -> bool:

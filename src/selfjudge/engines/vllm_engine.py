@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Drawn, Progress, SamplingParams, prompt_seed
+from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import BUILTIN_WORLD
@@ -205,7 +205,7 @@ class VllmEngine:
         # Greedy completions are all alike, and vLLM refuses to draw more than one.
         n = params.n if params.temperature > 0 else 1
         parts = n if drawn else 1
-        seeds = [prompt_seed(params.seed, i) + part for i in range(len(prompts)) for part in range(parts)]
+        seeds = [params.prompt_seed(i) + part for i in range(len(prompts)) for part in range(parts)]
         requests = [self._request(params, n // parts, seed) for seed in seeds]
         missing = [parts] * len(prompts)
 

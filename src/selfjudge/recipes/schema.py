@@ -173,7 +173,9 @@ class RolloutJudgeSection(Section):
     kind: Literal["static", "dynamic", "external"] = Field(
         "static", description="the frozen start; the policy as it is; or a model behind an OpenAI-compatible server"
     )
-    url: str | None = Field(None, description="external: the server, such as http://localhost:8000/v1")
+    url: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="external: the server, such as http://localhost:8000/v1, or several that share the work"
+    )
     model: str | None = Field(None, description="external: the model whose tokenizer and templates are the judge's")
     served_model: str | None = Field(None, description="external: its name there; by default the first that is listed")
 
@@ -244,6 +246,16 @@ class SelfTrainingSection(Section):
     judge: RolloutJudgeSection = RolloutJudgeSection()
     stop: StopSection = StopSection()
     training: Training = Field(default_factory=dict, description="transformers.TrainingArguments")
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _no_shared_servers(cls, engine: object) -> object:
+        if engine == "openai":
+            raise ValueError(
+                "self_training.engine=openai is not supported, as a server cannot be given the weights of each step: "
+                "sample with transformers or vllm; servers can judge (self_training.judge.kind=external)."
+            )
+        return engine
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:

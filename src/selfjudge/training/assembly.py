@@ -28,6 +28,7 @@ from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
 from selfjudge.training.stage import MetricsFile, batching, pad_id, with_lora
 from selfjudge.training.stop import StopRule
 from selfjudge.training.vllm_rollout import HandedOverPolicy
+from selfjudge.training.whole_weights import empty, shards_weights
 
 _SHOWN_PAIRS = 2
 
@@ -48,22 +49,26 @@ def self_judge_trainer(
 
     With LoRA all three share one set of weights; without, a frozen copy of the start is reference and judge. A vLLM
     ``core`` that runs the start samples in the policy's place and, with LoRA, judges by its base weights. A ``served``
-    judge takes the place of the recipe's own model. ``replay`` is what the recipe's ``self_training.replay`` asks for.
+    judge takes the place of the recipe's own model. Where processes hold shards of the weights, a twin of the model
+    samples, which gets them whole for each rollout. ``replay`` is what the recipe's ``self_training.replay`` asks for.
     """
     section, chat = recipe.self_training, loaded.chat
+    model = with_lora(loaded.model, section.lora, seed=recipe.seed)
+    twin = copy.deepcopy(model) if shards_weights(args) else None
+    sampled = model if twin is None else twin
     if section.lora is None:
         frozen = copy.deepcopy(loaded.model).requires_grad_(False)
-        model = loaded.model
         reference = TransformersEngine(frozen, chat, **batching(recipe))
     else:
-        model = with_lora(loaded.model, section.lora, seed=recipe.seed)
-        reference = TransformersEngine(model, chat, adapter=False, **batching(recipe))
-    collector = _collector(recipe, chat, model, reference, run, core, served)
+        reference = TransformersEngine(sampled, chat, adapter=False, **batching(recipe))
+    collector = source.collector(_collector(recipe, chat, sampled, reference, run, core, served), prompts, args)
+    if twin is not None:
+        empty(twin)
     return SelfJudgeTrainer(
         model,
         args,
         prompts=prompts,
-        collector=source.collector(collector, prompts, args),
+        collector=collector,
         pad_id=pad_id(chat),
         objective=Objective(section.loss, section.beta, section.length_penalty, section.nll_weight),
         rollout_steps=section.rollout.steps,
@@ -71,6 +76,7 @@ def self_judge_trainer(
         replay=replay,
         stop=StopRule(section.stop),
         on_rollout=_rollout_writer(run, max(1, int(args.logging_steps))),
+        twin=twin,
         processing_class=chat.tokenizer,
         callbacks=[MetricsFile(run), *callbacks],
     )

@@ -14,6 +14,7 @@ from selfjudge.recipes.schema import Recipe
 from selfjudge.records import OVERALL, Comparison, PreferenceRecord, Verdict
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
+from selfjudge.training.processes import spread
 
 MAX_PAIRS = 1000
 
@@ -27,7 +28,8 @@ class Judged:
 
 
 def judge_held_out(recipe: Recipe, model: str) -> Judged | None:
-    """Judges at most 1000 held-out pairs with a model; None where a recipe has none, or trains no judge.
+    """Judges at most 1000 held-out pairs with a model; None where a recipe has none, or trains no judge. Of several
+    processes each judges a share, and has all verdicts.
 
     Taken are pairs compared as a whole, judged under all principles; those that do not fit data.max_length are left
     out, as in training. They are the same for all models of one tokenizer and context.
@@ -42,7 +44,7 @@ def judge_held_out(recipe: Recipe, model: str) -> Judged | None:
     longest = min(recipe.data.max_length, engine.max_length - 1)
     records = [r for r in prepare_data(recipe.data, recipe.seed).held_out if r.principle == OVERALL]
     comparisons = [c for c in as_comparisons(records) if judge.longest_prompt(c) <= longest][:MAX_PAIRS]
-    return Judged(comparisons, judge.judge(comparisons)) if comparisons else None
+    return Judged(comparisons, spread(comparisons, lambda share, _: judge.judge(share))) if comparisons else None
 
 
 def as_comparisons(records: Sequence[PreferenceRecord]) -> list[Comparison]:

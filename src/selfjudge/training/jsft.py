@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
@@ -14,7 +13,7 @@ from selfjudge.data.counterfactual import counterfactuals
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows, examples
 from selfjudge.data.sources import split_by_prompt
-from selfjudge.engines.load import LoadedModel, save_model
+from selfjudge.engines.load import LoadedModel
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import PreferenceRecord
@@ -24,6 +23,8 @@ from selfjudge.templates.template import load_templates
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.jsft_trainer import JsftTrainer
 from selfjudge.training.packing import check_packing
+from selfjudge.training.processes import main_first
+from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, pad_id, record_data, train, with_lora
 from selfjudge.training.start import load_start
@@ -35,24 +36,21 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
     Raises:
         SelfJudgeError: for bad settings, data, models or folders; nothing is written in that case.
     """
-    RunFolder.check(output_dir, "jsft", recipe, resume=resume)
     args = training_arguments("jsft", recipe.jsft.training, Path(output_dir) / "checkpoints", recipe.seed)
+    RunFolder.check(output_dir, "jsft", recipe, resume=resume)
     set_seed(recipe.seed)
-    loaded = load_start(recipe, recipe.model.path, recipe.jsft.lora)
+    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora))
     if recipe.jsft.packing:
         check_packing(loaded.model)
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
-    data = prepare_data(recipe.data, recipe.seed)
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     rows, dropped = jsft_rows(recipe, data, loaded.chat, encoder, loaded.context)
     run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
     record_data(run, data, dropped, rows={kind: sum(r.kind == kind for r in rows) for kind in ("policy", "judgment")})
     trainer = jsft_trainer(recipe, loaded, args, rows, [MetricsFile(run)])
     train(trainer, run)
-    model = trainer.model
-    if isinstance(model, PeftModel):
-        # Merged, so that with the next adapter switched off the model is π_ref and not the raw base.
-        model = model.merge_and_unload()
-    save_model(model, loaded.chat.tokenizer, run.model, encoder.templates)
+    # Merged, so that with the next adapter switched off the model is π_ref and not the raw base.
+    save_trained(trainer, loaded.chat.tokenizer, run.model, encoder.templates)
     run.finish(steps=trainer.state.global_step)
     return run
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
-from selfjudge.engines.target_logprobs import target_logprobs
+from selfjudge.engines.target_logprobs import target_logprobs, try_head
+from selfjudge.training.even import EvenCollator, EvenRows, even_sampler
+from selfjudge.training.whole_weights import check_layout
 
 
 class JsftTrainer(Trainer):
@@ -19,11 +21,20 @@ class JsftTrainer(Trainer):
     memory. Batches come from :class:`selfjudge.data.collate.JsftCollator`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, train_dataset: Sequence[Any], data_collator: Callable[..., dict[str, Any]], **kwargs: Any
+    ) -> None:
         """Takes what transformers.Trainer takes."""
-        super().__init__(*args, **kwargs)
+        collator = EvenCollator(data_collator, train_dataset[0], "target_weights")
+        super().__init__(*args, train_dataset=EvenRows(train_dataset), data_collator=collator, **kwargs)
         # Tells Trainer that compute_loss divides by the items of the step itself.
         self.model_accepts_loss_kwargs = True
+        check_layout(self.accelerator)
+        try_head(self.model)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The Trainer's, evened out for several processes."""
+        return even_sampler(self, super()._get_train_sampler(train_dataset))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

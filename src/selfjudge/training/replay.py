@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.rows import Row
 from selfjudge.engines.target_logprobs import target_logprobs
+from selfjudge.training.even import EvenCollator
 
 ReplayBatch = dict[str, Any]
 """A batch of :class:`selfjudge.data.collate.JsftCollator`, with ``weight``: the sum of its target weights."""
@@ -30,15 +31,18 @@ class Replay:
     collator: JsftCollator
     weight: float
 
-    def batches(self, sizes: Sequence[int], seed: str) -> list[ReplayBatch]:
+    def batches(self, sizes: Sequence[int], seed: str, before: int = 0) -> list[ReplayBatch]:
         """Draws an optimisation step's examples, with replacement.
 
         Args:
-            sizes: examples of each micro-batch, at least one.
+            sizes: examples of each micro-batch; one without any gets an example of no weight, see
+                :class:`selfjudge.training.even.EvenCollator`.
             seed: what alone decides the draw.
+            before: examples of the step that are drawn first, for other processes.
         """
-        drawn = iter(random.Random(seed).choices(self.examples, k=sum(sizes)))
-        batches = [self.collator([{"rows": example} for example in islice(drawn, size)]) for size in sizes]
+        drawn = iter(random.Random(seed).choices(self.examples, k=before + sum(sizes))[before:])
+        collator = EvenCollator(self.collator, {"rows": self.examples[0]}, "target_weights")
+        batches = [collator([{"rows": example} for example in islice(drawn, size)]) for size in sizes]
         return [{**batch, "weight": float(batch["target_weights"].sum())} for batch in batches]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +19,16 @@ from selfjudge.training.pairs import Pair
 
 @dataclass(frozen=True)
 class RolloutStats:
-    """Rates (0..1) over the matches of a rollout (each two samples of a prompt), or over its samples.
+    """Rates (0..1) over the matches of a rollout (each two samples of a prompt), over its verdicts
+    (``disagreement_rate``, ``label_mass``, ``strength``) or over its samples; NaN where there are none.
 
     Lengths are in tokens; ``seconds`` is the time it took.
     """
 
     prompts: int
     samples: int
+    matches: int
+    verdicts: int
     identical_rate: float
     unjudgeable_rate: float
     tie_rate: float
@@ -60,8 +64,8 @@ def nothing_to_hand_over() -> None:
 class Collector(Protocol):
     """What makes rollouts."""
 
-    def collect(self, prompts: Sequence[RolloutPrompt], seed: int) -> Rollout:
-        """Returns the rollout of ``prompts``."""
+    def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
+        """Returns the rollout of ``prompts``, which have these ``places`` among those of all processes."""
         ...
 
 
@@ -80,25 +84,33 @@ class RolloutCollector:
     rules: PairRules
     hand_over: Callable[[], None] = nothing_to_hand_over
 
-    def collect(self, prompts: Sequence[RolloutPrompt], seed: int) -> Rollout:
+    def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
         """Returns the rollout of ``prompts``: ``params.n`` samples of each, and the pairs that the rules make of them.
 
-        Identical samples, ties and pairs too long to judge give no pair.
+        Identical samples, ties and pairs too long to judge give no pair; a process may have no prompts.
         """
         self.hand_over()
-        return self.with_reference(self.draw(prompts, seed))
+        return self.with_reference(self.draw(prompts, seed, places=places))
 
-    def draw(self, prompts: Sequence[RolloutPrompt], seed: int, progress: Progress | None = None) -> Rollout:
+    def draw(
+        self,
+        prompts: Sequence[RolloutPrompt],
+        seed: int,
+        progress: Progress | None = None,
+        places: tuple[int, ...] | None = None,
+    ) -> Rollout:
         """Samples and judges, by policy and judge alone; the pairs have no reference log-probs yet.
 
         Args:
-            prompts: at least one.
+            prompts: what to answer.
             seed: of the samples.
             progress: called with the prompts just sampled, then with the judgments just made; what it raises ends the
                 work.
+            places: see :class:`selfjudge.engines.base.SamplingParams`.
         """
         start = time.perf_counter()
-        samples = self.policy.sample([p.ids for p in prompts], replace(self.params, seed=seed), progress)
+        params = replace(self.params, seed=seed, places=places)
+        samples = self.policy.sample([p.ids for p in prompts], params, progress)
         return self.label(prompts, samples, start, progress)
 
     def label(
@@ -158,9 +170,11 @@ def identical(a: Completion, b: Completion) -> bool:
     return a.ids == b.ids or a.text.strip() == b.text.strip()
 
 
-def rollout_seed(seed: int, step: int, process: int) -> int:
-    """Returns the sampling seed of a step, so that a resumed run draws what the uninterrupted one would have."""
-    return random.Random(f"{seed}:{step}:{process}").getrandbits(31)
+def rollout_seed(seed: int, step: int) -> int:
+    """Returns the sampling seed of a step, so that a resumed run draws what the uninterrupted one would have, and all
+    processes together what one would.
+    """
+    return random.Random(f"{seed}:{step}:0").getrandbits(31)
 
 
 def _stats(judged: Sequence[JudgedSamples], seconds: float) -> RolloutStats:
@@ -172,9 +186,11 @@ def _stats(judged: Sequence[JudgedSamples], seconds: float) -> RolloutStats:
     return RolloutStats(
         prompts=len(judged),
         samples=len(samples),
-        identical_rate=same / n,
-        unjudgeable_rate=(n - same - len(verdicts)) / n,
-        tie_rate=sum(v.preferred == "tie" for v in verdicts) / n,
+        matches=n,
+        verdicts=len(verdicts),
+        identical_rate=same / n if n else math.nan,
+        unjudgeable_rate=(n - same - len(verdicts)) / n if n else math.nan,
+        tie_rate=sum(v.preferred == "tie" for v in verdicts) / n if n else math.nan,
         disagreement_rate=_mean([float(not v.agree) for v in verdicts]),
         label_mass=_mean([v.label_mass for v in verdicts]),
         strength=_mean([max(v.strength, 1 - v.strength) for v in verdicts]),
@@ -185,4 +201,4 @@ def _stats(judged: Sequence[JudgedSamples], seconds: float) -> RolloutStats:
 
 
 def _mean(values: list[float]) -> float:
-    return fmean(values) if values else float("nan")
+    return fmean(values) if values else math.nan

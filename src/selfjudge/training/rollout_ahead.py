@@ -13,9 +13,14 @@ from selfjudge.training.rollout import Rollout, RolloutCollector
 
 @dataclass(frozen=True)
 class RolloutPlan:
-    """What a rollout is made of. ``batches`` is the number of micro-batches that its pairs are dealt out into."""
+    """What a rollout is made of.
+
+    ``places``: of the prompts among those of all processes. ``batches``: micro-batches that the pairs are dealt out
+    into.
+    """
 
     prompts: Sequence[RolloutPrompt]
+    places: tuple[int, ...]
     batches: int
     seed: int
 
@@ -41,7 +46,7 @@ class RolloutAhead:
     def start(self, plan: RolloutPlan, now: int) -> None:
         """Hands the weights over as they are ``now`` (optimisation step) and begins to sample from them."""
         self._collector.hand_over()
-        drawing = self._thread.submit(self._collector.draw, plan.prompts, plan.seed, self._go_on)
+        drawing = self._thread.submit(self._collector.draw, plan.prompts, plan.seed, self._go_on, plan.places)
         self._under_way = plan, now, drawing
 
     def take(self) -> tuple[RolloutPlan, int, Rollout] | None:

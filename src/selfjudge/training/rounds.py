@@ -23,6 +23,7 @@ from selfjudge.engines.load import save_model
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.template import load_templates
 from selfjudge.training.held_out import Judged, judge_held_out
+from selfjudge.training.processes import on_main
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.start import load_start
 
@@ -104,12 +105,15 @@ def _finished(recipe: Recipe, output_dir: Path, start: str, rounds: list[RunFold
     """Gives the whole run its model and its outcome."""
     parent = RunFolder.open(output_dir, "train", recipe, resume=True)
     accepted = [run for run in rounds if run.info["accepted"]]
-    if not parent.model.exists():
+
+    def put_model() -> None:
         if accepted:
             _link_folder(accepted[-1].model, parent.model)
         else:
             loaded = load_start(recipe, start, recipe.self_training.lora)
             save_model(loaded.model, loaded.chat.tokenizer, parent.model, load_templates(recipe.templates.set))
+
+    on_main(lambda: None if parent.model.exists() else put_model())
     stopped = None if len(accepted) == len(rounds) else _why_stopped(recipe, rounds)
     shared = {key: rounds[0].info[key] for key in ("data", "records", "dropped", "start", "prompts")}
     each = [{key: run.info[key] for key in ("steps", "stopped", "judge", "accepted")} for run in rounds]

@@ -26,13 +26,18 @@ from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Baseline, Recipe
 from selfjudge.training.model_card import write_model_card
+from selfjudge.training.processes import is_main, on_main
 
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
 
 
 class RunFolder:
-    """One stage's folder, opened for writing."""
+    """One stage's folder, opened for writing.
+
+    Of several training processes all have it and make the same calls, and the main one alone touches files; an error
+    there is raised on all. The folder has to be one that all see.
+    """
 
     def __init__(self, path: Path, stage: Stage, info: dict[str, Any]) -> None:
         """Use :meth:`open`."""
@@ -52,10 +57,14 @@ class RunFolder:
         before = cls.check(path, stage, recipe, resume=resume)
         if before is not None:
             return cls(path, stage, before)
-        path.mkdir(parents=True, exist_ok=True)
-        with atomic_writer(path / "recipe.yaml") as handle:
-            handle.write(dump_recipe(recipe))
-        run = cls(path, stage, {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()})
+
+        def make() -> dict[str, Any]:
+            path.mkdir(parents=True, exist_ok=True)
+            with atomic_writer(path / "recipe.yaml") as handle:
+                handle.write(dump_recipe(recipe))
+            return {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()}
+
+        run = cls(path, stage, on_main(make))
         run.update(status="running", started=_now())
         return run
 
@@ -66,7 +75,10 @@ class RunFolder:
         Raises:
             RunError: as :meth:`open`.
         """
-        path = Path(path)
+        return on_main(lambda: cls._check(Path(path), stage, recipe, resume))
+
+    @staticmethod
+    def _check(path: Path, stage: Stage, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
         if not resume:
@@ -92,10 +104,13 @@ class RunFolder:
     @classmethod
     def finished(cls, path: Path) -> RunFolder | None:
         """Returns the finished run in a folder, or None where there is none."""
-        if not (path / "run.json").is_file():
-            return None
-        info: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return cls(path, info["stage"], info) if info["status"] == "finished" else None
+
+        def read() -> dict[str, Any] | None:
+            file = path / "run.json"
+            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+        info = on_main(read)
+        return cls(path, info["stage"], info) if info is not None and info["status"] == "finished" else None
 
     @property
     def model(self) -> Path:
@@ -109,6 +124,9 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """Returns the newest complete checkpoint, if any; metrics written after it are dropped from the log."""
+        return on_main(self._last_checkpoint)
+
+    def _last_checkpoint(self) -> Path | None:
         found = [p for p in self.checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
         last = max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
         step = int(last.name.rpartition("-")[2]) if last else 0
@@ -120,16 +138,17 @@ class RunFolder:
     def update(self, **info: Any) -> None:
         """Adds to run.json."""
         self.info |= info
-        write_json(self.path / "run.json", self.info)
+        on_main(lambda: write_json(self.path / "run.json", self.info))
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Appends one line to a JSONL file of the run."""
-        with (self.path / name).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if is_main():
+            with (self.path / name).open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def finish(self, **outcome: Any) -> None:
         """Writes the model card and marks the run as finished."""
-        write_model_card(self.path, {**self.info, **outcome})
+        on_main(lambda: write_model_card(self.path, {**self.info, **outcome}))
         self.update(status="finished", finished=_now(), **outcome)
 
     def _cut_after(self, file: Path, step: int) -> None:

@@ -7,35 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from selfjudge.core.losses import Objective
 from selfjudge.engines.responses import response_logprobs
+from selfjudge.engines.target_logprobs import try_head
+from selfjudge.training.even import EvenRows, even_sampler
+from selfjudge.training.measures import Measures
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.pairs import Pair, collate_pairs
 from selfjudge.training.replay import Replay, ReplayBatch, replay_loss
 from selfjudge.training.rollout import Collector, Rollout, rollout_seed
 from selfjudge.training.rollout_ahead import RolloutAhead, RolloutPlan
 from selfjudge.training.stop import StepMeasure, StopRule
-
-
-class Indices(Dataset[int]):
-    """0..n-1: the Trainer shuffles and shards positions; the prompts themselves stay in the trainer."""
-
-    def __init__(self, n: int) -> None:
-        """Takes the number of prompts."""
-        self._n = n
-
-    def __len__(self) -> int:
-        """Returns the number of prompts."""
-        return self._n
-
-    def __getitem__(self, index: int) -> int:
-        """Returns the position itself."""
-        return index
+from selfjudge.training.whole_weights import check_layout, whole_weights
 
 
 class SelfJudgeTrainer(Trainer):
@@ -62,9 +49,10 @@ class SelfJudgeTrainer(Trainer):
         replay: Replay | None = None,
         stop: StopRule | None = None,
         on_rollout: Callable[[int, Rollout], None] | None = None,
+        twin: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes a policy whose collector samples from that same model.
+        """Takes a policy and a collector that samples from it.
 
         Args:
             model: the policy; with LoRA a PEFT model, whose base weights are reference and judge.
@@ -79,9 +67,10 @@ class SelfJudgeTrainer(Trainer):
             replay: JSFT examples to go over again.
             stop: ends training when its rule says so.
             on_rollout: called with step and rollout, before the rollout is trained on.
+            twin: where ``model`` is sharded, what the collector samples from: see :func:`whole_weights`.
             kwargs: as for transformers.Trainer.
         """
-        super().__init__(model, args, train_dataset=Indices(len(prompts)), data_collator=_collate_indices, **kwargs)
+        super().__init__(model, args, train_dataset=EvenRows(range(len(prompts))), data_collator=_positions, **kwargs)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the pairs of the step itself.
         self.stop_reason: str | None = None
         self._prompts = prompts
@@ -92,12 +81,14 @@ class SelfJudgeTrainer(Trainer):
         self._replay = replay
         self._stop = stop
         self._on_rollout = on_rollout
+        self._twin = twin
         self._pad_id = pad_id
-        self._step_kl: list[Tensor] = []
-        self._rollout_length, self._rollout_agreement = 0.0, 1.0
+        self._seen = {"length": 0.0, "agreement": 1.0}
         self.add_callback(_StepCallback(self))
         self._buffer: deque[dict[str, Any]] = deque()
-        self._logged: dict[str, list[tuple[Tensor | float, float]]] = {}
+        self._logged, self._of_step = Measures(), Measures()
+        check_layout(self.accelerator)
+        try_head(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as transformers.Trainer does; however it ends, no rollout is left under way."""
@@ -107,6 +98,10 @@ class SelfJudgeTrainer(Trainer):
             if self._ahead:
                 self._ahead.close()
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The Trainer's, evened out for several processes."""
+        return even_sampler(self, super()._get_train_sampler(train_dataset))
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
@@ -114,10 +109,13 @@ class SelfJudgeTrainer(Trainer):
         if not self._buffer:
             self._fill(epoch_iterator, device)
         batches = [self._buffer.popleft() for _ in range(min(num_batches, len(self._buffer)))]
+        counts = [[sum(len(b["strength"]) for b in batches), sum(b["prompts"] for b in batches)]]
+        pairs, prompts = self.accelerator.gather(torch.tensor(counts, device=device)).unbind(-1)
         if self._replay and batches:
-            self._add_replay(batches, self._replay, device)
-        pairs = torch.tensor(sum(len(b["strength"]) for b in batches), device=device, dtype=torch.float32)
-        return batches, self.accelerator.gather(pairs).sum().clamp(min=1)
+            index = self.accelerator.process_index
+            before = int(prompts[:index].sum()) if index else 0
+            self._add_replay(batches, self._replay, before, device)
+        return batches, pairs.sum().clamp(min=1)
 
     def compute_loss(
         self,
@@ -138,8 +136,9 @@ class SelfJudgeTrainer(Trainer):
         """Returns the share of the micro-batch's pairs in the step's mean, and their margins, [pairs]."""
         n = len(inputs["strength"])
         if n == 0:
-            # All pairs of the micro-batch were identical or tied: no gradient, but a graph for backward.
-            return next(p for p in model.parameters() if p.requires_grad).sum() * 0.0, inputs["strength"]
+            # All pairs of the micro-batch were identical or tied: no gradient, but a graph for backward, through the
+            # whole model, because the other processes wait for each weight's gradient.
+            return response_logprobs(model, inputs).sum() * 0.0, inputs["strength"]
         policy = response_logprobs(model, inputs)
         lengths = inputs["response_mask"].sum(-1)
         losses, margin = self._objective(policy, inputs["reference"], lengths, inputs["strength"])
@@ -147,10 +146,13 @@ class SelfJudgeTrainer(Trainer):
         total = n if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
         return losses.sum() / total, margin
 
-    def _add_replay(self, batches: list[dict[str, Any]], replay: Replay, device: torch.device) -> None:
-        """Gives each micro-batch as many JSFT examples as it has prompts, and the weight of all in the step."""
-        seed = f"replay:{rollout_seed(self.args.seed, self.state.global_step, self.accelerator.process_index)}"
-        replayed = replay.batches([batch["prompts"] for batch in batches], seed)
+    def _add_replay(self, batches: list[dict[str, Any]], replay: Replay, before: int, device: torch.device) -> None:
+        """Gives each micro-batch as many JSFT examples as it has prompts, and the weight of all in the step.
+
+        ``before``: prompts of the step that earlier processes have; their examples come first.
+        """
+        seed = f"replay:{rollout_seed(self.args.seed, self.state.global_step)}"
+        replayed = replay.batches([batch["prompts"] for batch in batches], seed, before)
         total = self.accelerator.gather(torch.tensor(sum(b["weight"] for b in replayed), device=device)).sum()
         for batch, rows in zip(batches, replayed, strict=True):
             batch["replay"] = {**rows, "total": total}
@@ -158,28 +160,31 @@ class SelfJudgeTrainer(Trainer):
     def _replay_share(self, model: PreTrainedModel, batch: ReplayBatch) -> Tensor:
         """Returns the share of the micro-batch's JSFT examples in the step's weighted mean."""
         loss = replay_loss(model, batch)
-        self._note("replay/loss", loss.detach() / batch["weight"], batch["weight"])
+        if batch["weight"]:
+            self._logged.note("replay/loss", loss.detach() / batch["weight"], batch["weight"])
         return loss / batch["total"] * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of what was measured since the last log."""
-        means = {name: sum(v * w for v, w in noted) / sum(w for _, w in noted) for name, noted in self._logged.items()}
-        self._logged.clear()
-        on_device = {name: mean for name, mean in means.items() if isinstance(mean, Tensor)}
-        if on_device:
-            # One transfer for all of them: each makes the host wait for the device.
-            means |= dict(zip(on_device, torch.stack([*on_device.values()]).tolist(), strict=True))
-        logs |= {name: round(mean, 6) for name, mean in means.items()}
+        """Adds the means of what was measured since the last log, by all processes: they log at the same steps."""
+        logs |= {name: round(mean, 6) for name, mean in self._logged.take().items()}
         super().log(logs, start_time)
 
     def check_stop(self) -> bool:
-        """Tells the stop rule about the step that just ended; returns True, and keeps the reason, once it says stop."""
-        # Without a limit the step's KL stays on the device, and the host need not wait for the step to end.
-        if self._stop is not None and self._stop.active and self._step_kl:
-            kl = float(torch.stack(self._step_kl).mean())
-            self.stop_reason = self._stop.add(StepMeasure(kl, self._rollout_length, self._rollout_agreement))
-        self._step_kl.clear()
+        """Tells the stop rule about the step that just ended; returns True, and keeps the reason, once it says stop.
+
+        All processes see the same measures, and so stop together.
+        """
+        if self._watched:
+            found = self._of_step.take()
+            self._seen |= found  # length and agreement are those of the last rollout until there is another
+            if self._stop is not None and "kl" in found:
+                self.stop_reason = self._stop.add(StepMeasure(**self._seen))
         return self.stop_reason is not None
+
+    @property
+    def _watched(self) -> bool:
+        # Without a limit the step's KL stays on the device, and the host need not wait for the step to end.
+        return self._stop is not None and self._stop.active
 
     @property
     def mid_rollout(self) -> bool:
@@ -201,11 +206,12 @@ class SelfJudgeTrainer(Trainer):
         due = self._ahead.take() if self._ahead else None
         if due is None:
             plan, sampled_at = self._plan(epoch_iterator, step, device), step
-            rollout = self._collector.collect(plan.prompts, plan.seed)
+            with whole_weights(self, self._twin):
+                rollout = self._collector.collect(plan.prompts, plan.seed, plan.places)
         else:
             plan, sampled_at, rollout = due
         self._log_rollout(rollout)
-        self._note("rollout/staleness", float(step - sampled_at), 1)
+        self._logged.note("rollout/staleness", float(step - sampled_at), 1)
         if self._on_rollout:
             self._on_rollout(step, rollout)
         # Dealt out in turn, so that micro-batches differ by one pair at most where some pairs were skipped.
@@ -219,28 +225,31 @@ class SelfJudgeTrainer(Trainer):
                 self._ahead.start(plan, step)
 
     def _plan(self, epoch_iterator: Iterator[Any], step: int, device: torch.device) -> RolloutPlan:
-        """Takes the prompts of the rollout for ``step`` from the epoch: fewer at its end."""
+        """Takes this process's prompts of the rollout for ``step`` from the epoch: fewer at its end, maybe none."""
         num_batches = self.args.gradient_accumulation_steps * self._rollout_steps
         batches = super().get_batch_samples(epoch_iterator, num_batches, device)[0]
-        prompts = [self._prompts[i] for batch in batches for i in batch["index"].tolist()]
-        seed = rollout_seed(self.args.seed, step, self.accelerator.process_index)
-        return RolloutPlan(prompts, len(batches), seed)
+        rows, processes, index = self._train_batch_size, self.accelerator.num_processes, self.accelerator.process_index
+        # A batch of one process would be these of all processes, one behind the other.
+        starts = [(number * processes + index) * rows for number in range(len(batches))]
+        found = [(i, start + place) for start, b in zip(starts, batches, strict=True)
+                 for place, i in enumerate(b["index"].tolist())]  # fmt: skip
+        seed = rollout_seed(self.args.seed, step)
+        places = tuple(place for _, place in found)
+        return RolloutPlan([self._prompts[i] for i, _ in found], places, len(batches), seed)
 
     def _log_rollout(self, rollout: Rollout) -> None:
-        stats = rollout.stats
-        for name in (
-            "identical_rate",
-            "unjudgeable_rate",
-            "tie_rate",
-            "disagreement_rate",
-            "label_mass",
-            "strength",
-            "truncated_rate",
-        ):
-            self._note(f"rollout/{name}", getattr(stats, name), stats.prompts)
-        self._note("rollout/length", stats.response_length, stats.prompts)
-        self._note("rollout/samples_per_second", stats.samples / stats.seconds, stats.prompts)
-        self._rollout_length, self._rollout_agreement = stats.response_length, 1 - stats.disagreement_rate
+        stats, note = rollout.stats, self._logged.note
+        for name in ("identical_rate", "unjudgeable_rate", "tie_rate"):
+            note(f"rollout/{name}", getattr(stats, name), stats.matches)
+        for name in ("disagreement_rate", "label_mass", "strength"):
+            note(f"rollout/{name}", getattr(stats, name), stats.verdicts)
+        note("rollout/truncated_rate", stats.truncated_rate, stats.samples)
+        note("rollout/length", stats.response_length, stats.samples)
+        # A mean over processes, which work at the same time.
+        note("rollout/samples_per_second", self.accelerator.num_processes * stats.samples / stats.seconds, 1)
+        if self._watched:
+            self._of_step.note("length", stats.response_length, stats.samples)
+            self._of_step.note("agreement", 1 - stats.disagreement_rate, stats.verdicts)
 
     def _log_pairs(self, policy: Tensor, reference: Tensor, lengths: Tensor, margin: Tensor) -> None:
         n = len(margin)
@@ -259,16 +268,14 @@ class SelfJudgeTrainer(Trainer):
             "length/rejected": lengths[n:].float().mean(),
         }
         for name, value in measures.items():
-            self._note(name, value, n)
-        self._step_kl.append(measures["kl"])
-
-    def _note(self, name: str, value: Tensor | float, weight: float) -> None:
-        if not isinstance(value, float) or value == value:  # NaN: nothing was measured
-            self._logged.setdefault(name, []).append((value, weight))
+            self._logged.note(name, value, n)
+        if self._watched:
+            self._of_step.note("kl", measures["kl"], n)
 
 
-def _collate_indices(indices: list[int]) -> dict[str, Tensor]:
-    return {"index": torch.tensor(indices)}
+def _positions(positions: list[int | None]) -> dict[str, Tensor]:
+    """A batch of positions, without the places that hold none."""
+    return {"index": torch.tensor([i for i in positions if i is not None], dtype=torch.long)}
 
 
 class _StepCallback(TrainerCallback, ExportableState):
@@ -300,5 +307,8 @@ class _StepCallback(TrainerCallback, ExportableState):
 
 
 def _micro_batch(pairs: list[Pair], prompts: int, pad_id: int) -> dict[str, Any]:
-    """Returns the pairs as tensors (without pairs, just an empty ``strength``), and the number of ``prompts``."""
-    return {**(collate_pairs(pairs, pad_id) if pairs else {"strength": torch.zeros(0)}), "prompts": prompts}
+    """Returns the pairs as tensors, and the number of ``prompts``. Without pairs ``strength`` is empty, and the rows
+    are those of a stand-in.
+    """
+    stand_in = {**collate_pairs([Pair((pad_id,), (pad_id,), (pad_id,), 1.0)], pad_id), "strength": torch.zeros(0)}
+    return {**(collate_pairs(pairs, pad_id) if pairs else stand_in), "prompts": prompts}

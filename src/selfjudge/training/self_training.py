@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from peft import PeftModel
 from transformers import TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.rows import DroppedRow, examples
-from selfjudge.engines.load import LoadedModel, save_model
+from selfjudge.engines.load import LoadedModel
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -20,7 +19,9 @@ from selfjudge.training.arguments import training_arguments
 from selfjudge.training.assembly import self_judge_trainer
 from selfjudge.training.jsft import jsft_rows
 from selfjudge.training.pair_source import ON_POLICY, PairSource
+from selfjudge.training.processes import main_first
 from selfjudge.training.replay import Replay
+from selfjudge.training.result import save_trained
 from selfjudge.training.rounds import Round, run_rounds
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.served_judge import served_judge
@@ -45,8 +46,9 @@ def run_self_training(
     Raises:
         SelfJudgeError: as :func:`run_jsft`.
     """
-    RunFolder.check(output_dir, source.stage, recipe, resume=resume)
     section, folder = recipe.self_training, Path(output_dir)
+    training_arguments("self_training", section.training, folder / "checkpoints", recipe.seed)  # joins the processes
+    RunFolder.check(output_dir, source.stage, recipe, resume=resume)
     start = section.start or earlier_result(recipe, "jsft", "selfjudge jsft", "self_training.start")
     one = partial(_run_round, recipe, callbacks, source)
     if section.rounds > 1 and source.on_policy:
@@ -58,11 +60,11 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
     section = recipe.self_training
     args = training_arguments("self_training", section.training, this.folder / "checkpoints", this.seed)
     set_seed(this.seed)
-    loaded = load_start(recipe, this.start, section.lora)
-    data = prepare_data(recipe.data, recipe.seed)
+    loaded = main_first(lambda: load_start(recipe, this.start, section.lora))
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = source.prompts(recipe, data, loaded, args)
     replay, rows_dropped = replay_of(recipe, data, loaded)
-    served = served_judge(section.judge)
+    served = main_first(lambda: served_judge(section.judge))
     with rollout_core(recipe, this.start, args.world_size) as core:
         run = this.open()
         record_data(run, data, [*dropped, *rows_dropped], start=this.start, prompts=len(prompts))
@@ -70,12 +72,8 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
             run.update(vllm=core.version)
         trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, core, source, served, replay)
         train(trainer, run)
-    model = trainer.model
-    if isinstance(model, PeftModel):
-        model.save_pretrained(str(run.path / "adapter.partial"))
-        (run.path / "adapter.partial").rename(run.path / "adapter")
-        model = model.merge_and_unload()
-    save_model(model, loaded.chat.tokenizer, run.model, load_templates(recipe.templates.set))
+    templates = load_templates(recipe.templates.set)
+    save_trained(trainer, loaded.chat.tokenizer, run.model, templates, adapter=run.path / "adapter")
     run.finish(steps=trainer.state.global_step, stopped=trainer.stop_reason)
     return run
 

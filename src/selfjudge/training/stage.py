@@ -68,6 +68,8 @@ class MetricsFile(TrainerCallback):
 def train(trainer: Trainer, run: RunFolder) -> None:
     """Trains with our progress bar, from the run's last checkpoint if there is one."""
     use_progress_bar(trainer)
+    accelerator = trainer.accelerator
+    run.update(processes=accelerator.num_processes, distributed=accelerator.distributed_type.value)
     checkpoint = run.last_checkpoint()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 

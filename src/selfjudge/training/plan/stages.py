@@ -13,6 +13,7 @@ from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection, Recipe
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.plan.hardware import Hardware
+from selfjudge.training.plan.layout import Layout
 from selfjudge.training.plan.memory import (
     Batch,
     MemoryPlan,
@@ -55,12 +56,13 @@ class StagePlan:
 
 @dataclass
 class Facts:
-    """What a plan rests on and settings do not change: the model's sizes and the data."""
+    """What a plan rests on and settings do not change: the model's sizes, the data, the device and the processes."""
 
     config: PreTrainedConfig
     model: ModelShape
     data: Data
     hardware: Hardware
+    layout: Layout = field(default_factory=Layout)
     adapters: dict[str, AdapterShape] = field(default_factory=dict)
 
     def adapter(self, lora: LoraSection | None) -> AdapterShape | None:
@@ -100,8 +102,8 @@ def _plan_jsft(recipe: Recipe, facts: Facts) -> StagePlan:
     load = jsft_load(recipe, facts.data, facts.model.context, size)
     per_step = size * accumulation
     seconds = {"training": _jsft_seconds(setup, facts.hardware, load, per_step)}
-    time = TimePlan(seconds, _steps(args, load.examples, per_step))
-    return StagePlan("jsft", tuple(training_phases(setup, load.worst)), time)
+    time = TimePlan(seconds, _steps(args, load.examples, per_step * facts.layout.processes))
+    return StagePlan("jsft", tuple(facts.layout.share(p, setup) for p in training_phases(setup, load.worst)), time)
 
 
 def _jsft_seconds(setup: Setup, hardware: Hardware, load: JsftLoad, examples: int) -> float:
@@ -142,9 +144,9 @@ def _plan_self_training(recipe: Recipe, facts: Facts) -> StagePlan:
         *training_phases(setup, trained),
     ]
     prompts = None if data.records is None else data.records["prompts"]
-    steps = _steps(args, prompts, per_step)
+    steps = _steps(args, prompts, per_step * facts.layout.processes)
     time = TimePlan(seconds, steps and section.rounds * steps)
-    return StagePlan("self_training", tuple(memory), time)
+    return StagePlan("self_training", tuple(facts.layout.share(p, setup) for p in memory), time)
 
 
 def _rollout_seconds(recipe: Recipe, facts: Facts, setup: Setup, prompts: int, prompt: float) -> dict[str, float]:

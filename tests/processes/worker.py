@@ -1,0 +1,41 @@
+"""One process of a test's training, started by torchrun: runs the jobs of a JSON file one after another."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import DistributedType, PartialState
+
+from selfjudge.baselines.run import METHODS, run_baseline
+from selfjudge.errors import SelfJudgeError
+from selfjudge.recipes.schema import Recipe
+from selfjudge.training.jsft import run_jsft
+from selfjudge.training.self_training import run_self_training
+
+
+def run(job: dict[str, Any]) -> None:
+    recipe, folder = Recipe.model_validate(job["recipe"]), Path(job["folder"])
+    if job["stage"] in METHODS:
+        run_baseline(job["stage"], recipe, folder)
+    else:
+        {"jsft": run_jsft, "train": run_self_training}[job["stage"]](recipe, folder, resume=bool(job.get("resume")))
+
+
+torch.set_num_threads(1)
+faulthandler.dump_traceback_later(0.6 * float(os.environ["TEST_TIMEOUT"]))  # where it hangs
+if os.environ.get("TEST_SHARDED_ON_CPU"):
+    # accelerate shards weights between accelerators only; torch does it on CPUs too.
+    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+    try:
+        run(job)
+        outcome = "done"
+    except SelfJudgeError as e:
+        outcome = f"{type(e).__name__}: {e}"
+    Path(f"{job['folder']}.{os.environ['RANK']}").write_text(outcome, encoding="utf-8")
