@@ -35,6 +35,14 @@ class RunError(SelfJudgeError):
     """A run folder or output file that must not be written or cannot be resumed."""
 
 
+class Interruption(SelfJudgeError):
+    """A training that a signal ended, after a checkpoint. ``signal`` is its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class MissingExtraError(SelfJudgeError):
     """An optional dependency is not installed."""
 

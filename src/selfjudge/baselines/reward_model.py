@@ -30,8 +30,9 @@ from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import OVERALL, PreferenceRecord
 from selfjudge.training.pairs import Pair
+from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, batching, train
+from selfjudge.training.stage import MetricsFile, batching
 from selfjudge.training.start import start_dtype
 
 MAX_HELD_OUT = 1000

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
 
 from selfjudge.cli import baseline, bench, compare, data, demo, evaluate, judge, plan, report, sample, serve, train
-from selfjudge.errors import SelfJudgeError
+from selfjudge.errors import Interruption, SelfJudgeError
 
 app = typer.Typer(
     name="selfjudge",
@@ -41,8 +42,13 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Loading takes a second; bars for it would drown the ones that matter.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # As Ctrl-C does, so that what is open is closed. Training and `serve` have handlers of their own.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
+    except Interruption as e:
+        print(f"Stopped: {e}", file=sys.stderr)
+        sys.exit(128 + e.signal)
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)
         sys.exit(2)

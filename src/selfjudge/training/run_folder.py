@@ -14,6 +14,8 @@ round-1/ ...       run folders of their own, where self-training has several rou
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,9 +27,11 @@ from selfjudge.data.io import atomic_writer, write_json
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Baseline, Recipe
+from selfjudge.training.checkpoints import newest
 
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+_LOGS = ("metrics.jsonl", "curve.jsonl", "rollouts.jsonl")
 
 
 class RunFolder:
@@ -107,14 +111,22 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def last_checkpoint(self) -> Path | None:
-        """Returns the newest complete checkpoint, if any; metrics written after it are dropped from the log."""
-        found = [p for p in self.checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-        last = max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
-        step = int(last.name.rpartition("-")[2]) if last else 0
-        # A rollout is written before the step it is for, so that of the checkpoint's own step will be made again.
-        for name, last_step in (("metrics.jsonl", step), ("curve.jsonl", step), ("rollouts.jsonl", step - 1)):
-            self._cut_after(self.path / name, last_step)
-        return last
+        """Returns the newest checkpoint that is whole, if any.
+
+        What came after it goes: log lines, and whatever was begun of the result or of another checkpoint.
+        """
+        found = newest(self.checkpoints)
+        belong = found[1].logs if found else {}
+        for name in _LOGS:
+            self._cut(self.path / name, belong.get(name, 0))
+        begun = (self.model, self.path / "adapter", self.checkpoints / "partial")
+        for folder in (*begun, *self.path.glob("*.partial")):
+            shutil.rmtree(folder, ignore_errors=True)
+        return found[0] if found else None
+
+    def log_sizes(self) -> dict[str, int]:
+        """Returns the bytes of each log."""
+        return {name: (self.path / name).stat().st_size for name in _LOGS if (self.path / name).is_file()}
 
     def update(self, **info: Any) -> None:
         """Adds to run.json."""
@@ -130,14 +142,10 @@ class RunFolder:
         """Marks the run as finished."""
         self.update(status="finished", finished=_now(), **outcome)
 
-    def _cut_after(self, file: Path, step: int) -> None:
-        if not file.is_file():
-            return
-        with file.open(encoding="utf-8", newline="\n") as handle:
-            # A run that was killed may have left half a line at the end.
-            whole = [line for line in handle if line.endswith("\n")]
-        with atomic_writer(file, overwrite=True) as handle:
-            handle.writelines(line for line in whole if json.loads(line)["step"] <= step)
+    def _cut(self, file: Path, size: int) -> None:
+        """Shortens a log; after a crash of the machine it may be shorter already."""
+        if file.is_file() and file.stat().st_size > size:
+            os.truncate(file, size)
 
 
 def _differences(before: Any, now: Any, at: str = "") -> list[str]:
