@@ -132,6 +132,40 @@ def test_a_damaged_folder_is_no_run(
     tmp_path: Path, recipe: Recipe, broken: str, damage: Callable[[Path], object]
 ) -> None:
     run = RunFolder.open(tmp_path / "r", "train", recipe)
+    run.append("metrics.jsonl", {"step": 1})
     damage(run.path / broken)
     with pytest.raises(RunError, match="holds no run that could be resumed"):
         RunFolder.open(run.path, "train", recipe, resume=True)
+
+
+@pytest.mark.parametrize("left", [(), ("recipe.yaml",)])
+def test_a_run_that_was_killed_before_its_run_json_begins_anew(
+    tmp_path: Path, recipe: Recipe, left: tuple[str, ...]
+) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    for name in {"recipe.yaml", "run.json"} - {*left}:
+        (run.path / name).unlink()
+    (run.path / ".run.json.x1.tmp").write_text("{")
+    with pytest.raises(RunError, match="is not empty"):
+        RunFolder.open(run.path, "train", recipe)
+    RunFolder.open(run.path, "train", recipe, resume=True)
+    assert json.loads((run.path / "run.json").read_text())["status"] == "running"
+
+
+def test_another_recipe_alone_is_no_run(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(RunError, match="holds no run that could be resumed"):
+        RunFolder.open(tmp_path, "train", recipe, resume=True)
+    assert (tmp_path / "recipe.yaml").read_text() == "name: mine\n"
+
+
+def test_what_has_no_effect_on_the_result_may_be_changed(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    other = load_recipe("demo", ["judge.token_budget=100", "judge.batch_size=2"])
+    assert RunFolder.open(run.path, "train", other, resume=True).info == run.info
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/r cannot be made \(Not a directory\): choose another --output-dir"):
+        RunFolder.open(tmp_path / "file" / "r", "train", recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ import typer
 
 from selfjudge.cli import baseline, bench, compare, data, demo, evaluate, judge, plan, report, sample, serve, train
 from selfjudge.errors import Interruption, SelfJudgeError
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 app = typer.Typer(
     name="selfjudge",
@@ -51,6 +54,12 @@ def main() -> None:
         sys.exit(128 + e.signal)
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        if e.errno not in _UNWRITABLE:
+            raise
+        where = e.filename or "The output"
+        print(f"Error: {where} cannot be written ({e.strerror}): make room or choose another output.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -104,6 +104,8 @@ class CheckpointCallback(TrainerCallback, ExportableState):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Counts the line that was just written among those of the step."""
+        # metrics.jsonl has them all; with them here too, memory and every checkpoint would grow with the run.
+        del state.log_history[:-1]
         if self._end is not None:
             self._end = _StepEnd.now(self._trainer, self._run)
 
@@ -122,7 +124,7 @@ class CheckpointCallback(TrainerCallback, ExportableState):
         """Writes the checkpoint of the last finished step unless it is there; for use between steps, by all processes.
 
         Raises:
-            OSError, RuntimeError, SafetensorError: if it cannot be written.
+            Exception: whatever torch, safetensors or tokenizers raise if it cannot be written.
         """
         trainer = self._trainer
         if self._end is None or self.saved_step == trainer.state.global_step:

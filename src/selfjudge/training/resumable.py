@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
@@ -41,7 +40,7 @@ def train(trainer: Trainer, run: RunFolder) -> None:
         callback = CheckpointCallback(trainer, run, signals)
         trainer.add_callback(callback)
         try:
-            _train(trainer, checkpoint)
+            _train(trainer, callback, checkpoint)
             signals.allow()  # what came after the last step
         except Interrupted:
             _save(trainer, run, callback)
@@ -51,8 +50,9 @@ def train(trainer: Trainer, run: RunFolder) -> None:
             raise _stopped(trainer, run, callback, _MEMORY, e) from e
         except SelfJudgeError as e:
             raise _stopped(trainer, run, callback, str(e).rstrip("."), e) from e
-        except (OSError, RuntimeError, SafetensorError) as e:
-            # Between the end of a step and its checkpoint the Trainer still means to save.
+        except Exception as e:
+            # torch, safetensors and tokenizers have errors of their own for files that cannot be written. Between the
+            # end of a step and its checkpoint the Trainer still means to save.
             if not isinstance(e, OSError) and not trainer.control.should_save:
                 raise
             raise _unwritable(run, callback, e) from e
@@ -60,7 +60,7 @@ def train(trainer: Trainer, run: RunFolder) -> None:
             trainer.remove_callback(callback)
 
 
-def _train(trainer: Trainer, checkpoint: Path | None) -> None:
+def _train(trainer: Trainer, own: CheckpointCallback, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
@@ -71,8 +71,9 @@ def _train(trainer: Trainer, checkpoint: Path | None) -> None:
     # Nothing is left to train, but the Trainer would take another step.
     trainer.state = state
     trainer._load_from_checkpoint(str(checkpoint))
+    own.saved_step = state.global_step
     for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, ExportableState):
+        if isinstance(callback, ExportableState) and callback is not own:
             callback.on_train_begin(trainer.args, state, trainer.control)
 
 
@@ -85,7 +86,7 @@ def _last_checkpoint(trainer: Trainer, run: RunFolder) -> Path | None:
 def _save(trainer: Trainer, run: RunFolder, callback: CheckpointCallback) -> None:
     try:
         callback.save_last_step()
-    except (OSError, RuntimeError, SafetensorError) as e:
+    except Exception as e:
         raise _unwritable(run, callback, e) from e
 
 

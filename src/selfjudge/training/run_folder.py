@@ -31,6 +31,8 @@ from selfjudge.training.checkpoints import newest
 
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+# How a run is carried out, not what comes of it.
+_FREE = ("judge.batch_size", "judge.token_budget", "self_training.judge.url")
 _LOGS = ("metrics.jsonl", "curve.jsonl", "rollouts.jsonl")
 
 
@@ -55,8 +57,11 @@ class RunFolder:
         before = cls.check(path, stage, recipe, resume=resume)
         if before is not None:
             return cls(path, stage, before)
-        path.mkdir(parents=True, exist_ok=True)
-        with atomic_writer(path / "recipe.yaml") as handle:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise RunError(f"{path} cannot be made ({e.strerror}): choose another --output-dir.") from e
+        with atomic_writer(path / "recipe.yaml", overwrite=True) as handle:
             handle.write(dump_recipe(recipe))
         run = cls(path, stage, {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()})
         run.update(status="running", started=_now())
@@ -72,6 +77,8 @@ class RunFolder:
         path = Path(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
+        if resume and path.is_dir() and _hardly_begun(path, recipe):
+            return None
         if not resume:
             hint = "go on with it by --resume, or " if (path / "run.json").is_file() else ""
             raise RunError(f"{path} is not empty: {hint}choose another --output-dir.")
@@ -84,7 +91,7 @@ class RunFolder:
             raise RunError(f"{path} holds a {info.get('stage')} run, not a {stage} run: choose another --output-dir.")
         if info.get("status") == "finished":
             raise RunError(f"The run in {path} is finished: there is nothing to resume.")
-        changed = _differences(before, recipe.model_dump(mode="json"))
+        changed = [d for d in _differences(before, recipe.model_dump(mode="json")) if d not in _FREE]
         if changed:
             raise RunError(
                 f"The run in {path} was started with other settings of {', '.join(changed)}: "
@@ -146,6 +153,13 @@ class RunFolder:
         """Shortens a log; after a crash of the machine it may be shorter already."""
         if file.is_file() and file.stat().st_size > size:
             os.truncate(file, size)
+
+
+def _hardly_begun(path: Path, recipe: Recipe) -> bool:
+    """True if a run of the recipe ended before its run.json, and so did nothing yet."""
+    written = path / "recipe.yaml"
+    others = [p for p in path.iterdir() if p != written and not p.match(".*.tmp")]
+    return not others and (not written.exists() or written.read_bytes() == dump_recipe(recipe).encode())
 
 
 def _differences(before: Any, now: Any, at: str = "") -> list[str]:

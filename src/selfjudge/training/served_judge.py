@@ -8,6 +8,9 @@ from selfjudge.recipes.schema import RolloutJudgeSection
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 
+PATIENCE = 1800.0
+"""Seconds that a training waits for its judge's server to come back."""
+
 
 def served_judge(section: RolloutJudgeSection) -> Judge | None:
     """Returns the judge on the section's server, with its own tokenizer and templates; None for any other kind.
@@ -23,5 +26,5 @@ def served_judge(section: RolloutJudgeSection) -> Judge | None:
 
     assert section.url is not None  # as the section's validator has seen to
     assert section.model is not None
-    engine = open_served(section.url, section.model, served_model=section.served_model)
+    engine = open_served(section.url, section.model, served_model=section.served_model, patience=PATIENCE)
     return Judge(engine, JudgmentEncoder(load_templates(model_templates(section.model)), engine.chat))
