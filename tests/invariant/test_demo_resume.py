@@ -33,8 +33,9 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         return load_recipe(name, [*SMALL, *changes])
 
     monkeypatch.setattr(demo, "load_recipe", recipe)
-    monkeypatch.setattr(demo, "FRESH_PROMPTS", 60)
-    monkeypatch.setattr(demo, "CURVE_PROMPTS", 8)
+    monkeypatch.setattr(demo, "FRESH_PROMPTS", 24)
+    monkeypatch.setattr(demo, "CANDIDATES", 4)
+    monkeypatch.setattr(demo, "CURVE_PROMPTS", 4)
     monkeypatch.setattr(demo, "CURVE_EVERY", 2)
     monkeypatch.setattr(base_model, "STEPS", 4)
 
@@ -49,9 +50,10 @@ def interrupted(owner: Any, name: str, call: int, run: Callable[[], object]) -> 
             raise KeyboardInterrupt
         return function(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, wrapped)
-        run()
+        with pytest.raises(KeyboardInterrupt):
+            run()
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_part_goes_on(tmp_path: Path) -> None:
     whole = demo.run_demo(tmp_path / "whole")
     cut = tmp_path / "cut"
