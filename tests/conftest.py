@@ -164,7 +164,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory, world_tokenizer:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_recipe(tiny_model_folder: Path) -> Callable[..., Recipe]:
     """Makes recipes for a few steps of the tiny model in the small world; arguments are ``stage -> section``."""
 

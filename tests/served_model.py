@@ -49,8 +49,9 @@ class ServedModel:
         self._model_lock, self._count_lock = threading.Lock(), threading.Lock()
 
     @contextmanager
-    def running(self) -> Iterator[ServedModel]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
+    def running(self, port: int = 0) -> Iterator[ServedModel]:
+        """Answers on a port, by default a free one, until the body ends."""
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler(self))
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_port}/v1"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -57,6 +57,14 @@ class ElsewhereError(SelfJudgeError):
     """Another process of the same training stopped, and said why."""
 
 
+class Interruption(SelfJudgeError):
+    """A training that a signal ended, after a checkpoint. ``signal`` is its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class MissingExtraError(SelfJudgeError):
     """An optional dependency is not installed."""
 

@@ -27,7 +27,7 @@ def test_our_defaults_and_the_recipes_own(tmp_path: Path) -> None:
     assert isinstance(args, TrainingArguments)
     assert (args.seed, args.output_dir, args.remove_unused_columns) == (7, str(tmp_path), False)
     assert args.report_to == []  # nothing is sent anywhere
-    assert args.save_total_limit == 1
+    assert args.save_total_limit == 2
     args = arguments(tmp_path, save_total_limit=3, learning_rate=1e-4, report_to=[])
     assert (args.save_total_limit, args.learning_rate) == (3, 1e-4)
 

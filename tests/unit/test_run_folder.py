@@ -12,6 +12,7 @@ import yaml
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import load_recipe
 from selfjudge.recipes.schema import Recipe
+from selfjudge.training.checkpoints import commit, partial
 from selfjudge.training.run_folder import RunFolder
 
 
@@ -67,41 +68,43 @@ def test_another_run_is_not_resumed(tmp_path: Path, recipe: Recipe) -> None:
         RunFolder.open(run.path, "jsft", recipe, resume=True)
 
 
-def checkpoint(run: RunFolder, step: int, *, complete: bool = True) -> Path:
-    folder = run.checkpoints / f"checkpoint-{step}"
+def checkpoint(run: RunFolder, step: int) -> Path:
+    folder = partial(run.checkpoints, step)
     folder.mkdir(parents=True)
-    if complete:
-        (folder / "trainer_state.json").write_text("{}")
-    return folder
+    (folder / "trainer_state.json").write_text("{}")
+    commit(run.checkpoints, step, run.log_sizes(), None)
+    return run.checkpoints / folder.name
 
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def test_the_newest_complete_checkpoint_counts_and_later_lines_go(tmp_path: Path, recipe: Recipe) -> None:
+def test_the_newest_whole_checkpoint_counts_and_later_lines_go(tmp_path: Path, recipe: Recipe) -> None:
     run = RunFolder.open(tmp_path / "r", "train", recipe)
     for step in range(1, 121):
         run.append("metrics.jsonl", {"step": step, "loss": step / 2})
+        if step == 99:
+            run.append("rollouts.jsonl", {"step": 99, "prompt": "ü\u2028x"})
+        if step in (90, 100, 110):
+            checkpoint(run, step)
     # A rollout's step is the one it was made after: that of step 100 belongs to the step after the checkpoint.
-    run.append("rollouts.jsonl", {"step": 99, "prompt": "ü\u2028x"})
     run.append("rollouts.jsonl", {"step": 100, "prompt": "y"})
-    checkpoint(run, 90)
-    newest = checkpoint(run, 100)  # as a number: "90" > "100" as text
-    checkpoint(run, 110, complete=False)
-    assert run.last_checkpoint() == newest
+    with (run.path / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 121, "lo')  # killed
+    (run.checkpoints / "checkpoint-110" / "trainer_state.json").write_text("{ }")
+    assert run.last_checkpoint() == run.checkpoints / "checkpoint-100"
     assert [row["step"] for row in lines(run.path / "metrics.jsonl")] == list(range(1, 101))
     assert lines(run.path / "rollouts.jsonl") == [{"step": 99, "prompt": "ü\u2028x"}]
 
 
-def test_half_a_line_at_the_end_of_a_killed_run_goes(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_log_that_lost_its_end_is_left_as_it_is(tmp_path: Path, recipe: Recipe) -> None:
     run = RunFolder.open(tmp_path / "r", "train", recipe)
     run.append("metrics.jsonl", {"step": 1})
-    with (run.path / "metrics.jsonl").open("a") as handle:
-        handle.write('{"step": 2, "lo')
-    checkpoint(run, 5)
+    checkpoint(run, 1)
+    (run.path / "metrics.jsonl").write_text("")
     run.last_checkpoint()
-    assert lines(run.path / "metrics.jsonl") == [{"step": 1}]
+    assert (run.path / "metrics.jsonl").read_bytes() == b""
 
 
 def test_without_a_checkpoint_the_log_starts_anew(tmp_path: Path, recipe: Recipe) -> None:
@@ -112,12 +115,57 @@ def test_without_a_checkpoint_the_log_starts_anew(tmp_path: Path, recipe: Recipe
     assert lines(run.path / "metrics.jsonl") == []
 
 
+def test_what_was_begun_of_the_result_goes(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    kept = checkpoint(run, 1)
+    for begun in ("final", "adapter", "final.partial", "adapter.partial", "checkpoints/partial/checkpoint-2"):
+        (run.path / begun).mkdir(parents=True)
+        (run.path / begun / "model.safetensors").write_text("")
+    assert run.last_checkpoint() == kept
+    assert sorted(p.name for p in run.path.iterdir()) == ["checkpoints", "recipe.yaml", "run.json"]
+    assert [*run.checkpoints.iterdir()] == [kept]
+
+
 @pytest.mark.parametrize("broken", ["run.json", "recipe.yaml"])
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("{[")])
 def test_a_damaged_folder_is_no_run(
     tmp_path: Path, recipe: Recipe, broken: str, damage: Callable[[Path], object]
 ) -> None:
     run = RunFolder.open(tmp_path / "r", "train", recipe)
+    run.append("metrics.jsonl", {"step": 1})
     damage(run.path / broken)
     with pytest.raises(RunError, match="holds no run that could be resumed"):
         RunFolder.open(run.path, "train", recipe, resume=True)
+
+
+@pytest.mark.parametrize("left", [(), ("recipe.yaml",)])
+def test_a_run_that_was_killed_before_its_run_json_begins_anew(
+    tmp_path: Path, recipe: Recipe, left: tuple[str, ...]
+) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    for name in {"recipe.yaml", "run.json"} - {*left}:
+        (run.path / name).unlink()
+    (run.path / ".run.json.x1.tmp").write_text("{")
+    with pytest.raises(RunError, match="is not empty"):
+        RunFolder.open(run.path, "train", recipe)
+    RunFolder.open(run.path, "train", recipe, resume=True)
+    assert json.loads((run.path / "run.json").read_text())["status"] == "running"
+
+
+def test_another_recipe_alone_is_no_run(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(RunError, match="holds no run that could be resumed"):
+        RunFolder.open(tmp_path, "train", recipe, resume=True)
+    assert (tmp_path / "recipe.yaml").read_text() == "name: mine\n"
+
+
+def test_what_has_no_effect_on_the_result_may_be_changed(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open(tmp_path / "r", "train", recipe)
+    other = load_recipe("demo", ["judge.token_budget=100", "judge.batch_size=2"])
+    assert RunFolder.open(run.path, "train", other, resume=True).info == run.info
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/r cannot be made \(Not a directory\): choose another --output-dir"):
+        RunFolder.open(tmp_path / "file" / "r", "train", recipe)

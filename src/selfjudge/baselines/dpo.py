@@ -21,8 +21,9 @@ from selfjudge.engines.load import LoadedModel
 from selfjudge.recipes.schema import DpoSection, Recipe, RsoSection
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first
+from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, pad_id, train
+from selfjudge.training.stage import MetricsFile, pad_id
 from selfjudge.training.start import load_start
 
 

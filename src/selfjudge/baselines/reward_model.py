@@ -30,8 +30,9 @@ from selfjudge.records import OVERALL, PreferenceRecord
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first, on_main
 from selfjudge.training.result import save_trained
+from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, batching, train
+from selfjudge.training.stage import MetricsFile, batching
 from selfjudge.training.start import start_dtype
 
 MAX_HELD_OUT = 1000

@@ -29,8 +29,9 @@ from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.processes import main_first
+from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, batching, train
+from selfjudge.training.stage import MetricsFile, batching
 from selfjudge.training.start import load_start
 
 SAMPLES = 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from selfjudge.engines.load import LoadedModel, save_model
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import RaftSection, Recipe, RestSection
 from selfjudge.records import Completion
+from selfjudge.training.checkpoints import commit, partial, step_of
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.processes import main_first, on_main
@@ -159,13 +159,10 @@ def _ids(prompt: RolloutPrompt, sample: Completion) -> tuple[int, ...]:
 
 
 def _checkpoint(run: RunFolder, trainer: SFTTrainer, loaded: LoadedModel, step: int) -> None:
-    """Keeps the model of a finished round, and no earlier one, where the run folder looks for a checkpoint."""
-    for earlier in run.checkpoints.glob("checkpoint-*"):
-        shutil.rmtree(earlier)
-    folder = run.checkpoints / f"checkpoint-{step}"
+    """Keeps the model of a finished round where the run folder looks for a checkpoint."""
+    folder = partial(run.checkpoints, step)
     save_model(loaded.model, loaded.chat.tokenizer, folder)
-    # Written last: without it the folder is no checkpoint.
-    trainer.state.save_to_json(str(folder / "trainer_state.json"))
+    commit(run.checkpoints, step, run.log_sizes(), trainer.args.save_total_limit)
 
 
 def _resumed(recipe: Recipe, run: RunFolder, loaded: LoadedModel, steps: int) -> tuple[int, LoadedModel]:
@@ -173,5 +170,5 @@ def _resumed(recipe: Recipe, run: RunFolder, loaded: LoadedModel, steps: int) ->
     last = run.last_checkpoint()
     if last is None:
         return 0, loaded
-    done = int(last.name.rpartition("-")[2]) // steps
+    done = step_of(last) // steps
     return done, load_start(recipe, str(last), recipe.self_training.lora)

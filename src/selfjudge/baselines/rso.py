@@ -28,9 +28,10 @@ from selfjudge.recipes.schema import Recipe, RsoSection
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first
+from selfjudge.training.resumable import train
 from selfjudge.training.rollout import identical
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import batching, train
+from selfjudge.training.stage import batching
 from selfjudge.training.start import load_start
 
 

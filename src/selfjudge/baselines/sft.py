@@ -17,8 +17,9 @@ from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.processes import main_first
+from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, train
+from selfjudge.training.stage import MetricsFile
 from selfjudge.training.start import load_start
 
 IGNORED = -100

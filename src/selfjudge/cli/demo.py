@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from selfjudge.cli.common import quiet
+from selfjudge.cli.train import ResumeOption
 
 
 def demo(
     output_dir: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of everything: data, weights, samples.")] = 0,
+    resume: ResumeOption = False,
 ) -> None:
     """See the whole method work in minutes on a laptop CPU, checked against a truth that is not the judge.
 
@@ -22,4 +24,4 @@ def demo(
     from selfjudge.evaluation.demo import run_demo
 
     quiet()
-    run_demo(output_dir, seed)
+    run_demo(output_dir, seed, resume=resume)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 
 import typer
@@ -22,7 +24,9 @@ from selfjudge.cli import (
     serve,
     train,
 )
-from selfjudge.errors import ElsewhereError, SelfJudgeError
+from selfjudge.errors import ElsewhereError, Interruption, SelfJudgeError
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 app = typer.Typer(
     name="selfjudge",
@@ -56,12 +60,23 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Loading takes a second; bars for it would drown the ones that matter.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # As Ctrl-C does, so that what is open is closed. Training and `serve` have handlers of their own.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except ElsewhereError:
         sys.exit(2)  # the process that stopped says why
+    except Interruption as e:
+        print(f"Stopped: {e}", file=sys.stderr)
+        sys.exit(128 + e.signal)
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        if e.errno not in _UNWRITABLE:
+            raise
+        where = e.filename or "The output"
+        print(f"Error: {where} cannot be written ({e.strerror}): make room or choose another output.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from selfjudge.engines.safe_files import check_adapter, check_weights
-from selfjudge.errors import MissingExtraError, ModelError
+from selfjudge.errors import MissingExtraError, ModelError, RunError
 from selfjudge.recipes.schema import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
 from selfjudge.templates.template import TemplateSet
@@ -144,17 +144,30 @@ def resolve_model(path: str | Path) -> str:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, templates: TemplateSet | None = None
 ) -> None:
-    """Writes model (safetensors), tokenizer and the judgment templates it knows, whole or not at all."""
+    """Writes model (safetensors), tokenizer and the judgment templates it knows, whole or not at all.
+
+    Raises:
+        RunError: if there is no room for it, or it must not be written there.
+    """
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    if templates is not None:
-        kept = temporary / _TEMPLATES / templates.name
-        kept.mkdir(parents=True)
-        for template in templates.templates:
-            shutil.copyfile(templates.folder / f"{template.principle}.txt", kept / f"{template.principle}.txt")
-    temporary.rename(folder)
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if templates is not None:
+            kept = temporary / _TEMPLATES / templates.name
+            kept.mkdir(parents=True)
+            for template in templates.templates:
+                shutil.copyfile(templates.folder / f"{template.principle}.txt", kept / f"{template.principle}.txt")
+        temporary.rename(folder)
+    except Exception as e:
+        # So end the errors that safetensors and tokenizers have of their own.
+        if not isinstance(e, OSError) and "(os error " not in str(e):
+            raise
+        raise RunError(
+            f"{folder} cannot be written ({str(e).splitlines()[0]}): make room for it or make it writable, and run the "
+            "command again, a training with --resume."
+        ) from e
 
 
 def pretrained_model(auto_class: Any, path: str | Path, **kwargs: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
@@ -40,7 +42,11 @@ DEFAULT_RETRIES = 2
 DEFAULT_TOP_LOGPROBS = 20
 """The most that a vLLM server gives unless it was started with ``--max-logprobs``."""
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+"""Seconds between the requests to a server that is gone; each pause is twice the one before."""
+
 T = TypeVar("T")
+_logger = logging.getLogger(__name__)
 
 
 class OpenAIEngine:
@@ -63,6 +69,7 @@ class OpenAIEngine:
         timeout: float = DEFAULT_TIMEOUT,
         max_retries: int = DEFAULT_RETRIES,
         top_logprobs: int = DEFAULT_TOP_LOGPROBS,
+        patience: float = 0.0,
     ) -> None:
         """Asks the server which models it has.
 
@@ -77,6 +84,8 @@ class OpenAIEngine:
             max_retries: how often a request is repeated, with growing pauses, after a lost connection, a timeout or a
                 server's passing error (408, 409, 429, 5xx).
             top_logprobs: candidates asked for at a label; no more than the server allows.
+            patience: seconds that a server which is gone, or answers with 5xx, is waited for beyond that. The first
+                contact, here, has none of it.
 
         Raises:
             EngineError: if the server cannot be reached or does not have the model.
@@ -89,6 +98,8 @@ class OpenAIEngine:
         self._timeout = timeout
         self._max_retries = max_retries
         self._top_logprobs = top_logprobs
+        self._patience = patience
+        self._gone = False
         self._label_texts: dict[int, str] = {}
         self._shared: openai.AsyncOpenAI | None = None
         self.model = model or ""
@@ -273,8 +284,9 @@ class OpenAIEngine:
                 if ended:
                     choices = await self._streamed(client, i, body, ended)
                 else:
-                    request = client.completions.create(model=self.model, **body)
-                    answer = await self._request(request, f"prompt {i}")
+                    answer = await self._patiently(
+                        lambda: client.completions.create(model=self.model, **body), f"prompt {i}"
+                    )
                     choices = self._understood(partial(_choices, answer))
             return self._understood(partial(read, i, choices))
 
@@ -332,6 +344,24 @@ class OpenAIEngine:
             base_url=self.base_url, api_key=self._api_key, timeout=self._timeout, max_retries=self._max_retries
         )
 
+    async def _patiently(self, request: Callable[[], Awaitable[T]], what: str) -> T:
+        """Repeats a request, with growing pauses, while the server is gone and patience lasts."""
+        begin, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            try:
+                answer = await self._request(request(), what)
+                self._gone = False
+                return answer
+            except EngineError as e:
+                waited = time.monotonic() - begin
+                if not _passing(e.__cause__) or waited + pause > self._patience:
+                    raise
+                if not self._gone:
+                    _logger.warning("%s Waiting for it, %.0f s at most.", e, self._patience)
+                self._gone = True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
     async def _request(self, request: Awaitable[T], what: str) -> T:
         try:
             return await request
@@ -358,7 +388,12 @@ class OpenAIEngine:
 
 
 def open_served(
-    base_url: str, model: str, *, served_model: str | None = None, chat_template: str | None = None
+    base_url: str,
+    model: str,
+    *,
+    served_model: str | None = None,
+    chat_template: str | None = None,
+    patience: float = 0.0,
 ) -> OpenAIEngine:
     """Opens the engine of a served model whose tokenizer is that of ``model``.
 
@@ -367,12 +402,20 @@ def open_served(
         model: as :func:`selfjudge.engines.load.load_tokenizer` takes it.
         served_model: the name it is served under; by default the first that the server lists.
         chat_template: replaces the tokenizer's: ``plain`` or a Jinja file.
+        patience: as :class:`OpenAIEngine` takes it.
 
     Raises:
         EngineError: if the server cannot be reached or does not have the model.
         ModelError: if there is no such tokenizer.
     """
-    return OpenAIEngine(base_url, load_tokenizer(model, chat_template), model=served_model)
+    return OpenAIEngine(base_url, load_tokenizer(model, chat_template), model=served_model, patience=patience)
+
+
+def _passing(error: BaseException | None) -> bool:
+    """Whether a server may be back after such an error."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code >= 500
+    return isinstance(error, openai.APIConnectionError)
 
 
 def _choices(answer: Any) -> list[Choice]:

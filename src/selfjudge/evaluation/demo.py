@@ -7,9 +7,9 @@ Everything it reports is computed in the run. The truth only measures; no traini
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,29 +66,33 @@ class Policies:
     judge: Judge
 
 
-def run_demo(output_dir: str | Path, seed: int = 0) -> Path:
+def run_demo(output_dir: str | Path, seed: int = 0, *, resume: bool = False) -> Path:
     """Runs the demo and returns its folder, which then holds ``results.json`` and ``report.html``.
 
+    With ``resume`` it goes on with one that was interrupted: finished parts are left, the stage that was under way goes
+    on from its last checkpoint.
+
     Raises:
-        RunError: if the folder is not empty.
+        RunError: if the folder is not empty; with ``resume``, if it holds no unfinished demo of this seed.
     """
-    begin = time.perf_counter()
     recipe = load_recipe("demo", [f"seed={seed}"])
-    run = RunFolder.open(output_dir, "demo", recipe)
+    run = RunFolder.open(output_dir, "demo", recipe, resume=resume)
     _console.print("[bold]1/5[/bold] A base model: the small world's text, without labels")
-    recipe.model.path = str(pretrain_world_model(run.path / "base", seed))
+    base = run.path / "base"
+    recipe.model.path = str(base if base.exists() else pretrain_world_model(base, seed))
     _console.print("[bold]2/5[/bold] JSFT: one model learns to answer and to judge, from preference pairs")
-    jsft = run_jsft(recipe, run.path / "jsft")
+    jsft = RunFolder.finished(run.path / "jsft") or run_jsft(recipe, run.path / "jsft", resume=resume)
     judge = _judge(jsft.model, recipe)
     params = _params(recipe, seed)
     for number, labels in ((3, "soft"), (4, "hard")):
         _console.print(f"[bold]{number}/5[/bold] Self-training on its own verdicts, {labels} labels")
-        _self_train(recipe, run.path, labels, judge, params)
+        if RunFolder.finished(run.path / labels) is None:
+            _self_train(recipe, run.path, labels, judge, params, resume=resume)
     _console.print("[bold]5/5[/bold] Tournaments, and everything measured against the truth")
     trained = load_model(run.path / "soft")
     policies = Policies(judge.engine, TransformersEngine(trained.model, trained.chat), judge)  # type: ignore[arg-type]
     rates, details = _measure(policies, recipe, run.path, params)
-    seconds = time.perf_counter() - begin
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(run.info["started"])).total_seconds()
     write_json(run.path / "details.json", details)
     write_json(run.path / "results.json", _results(rates, seconds))
     run.finish()
@@ -97,7 +101,9 @@ def run_demo(output_dir: str | Path, seed: int = 0) -> Path:
     return run.path
 
 
-def _self_train(recipe: Recipe, folder: Path, labels: str, judge: Judge, params: SamplingParams) -> None:
+def _self_train(
+    recipe: Recipe, folder: Path, labels: str, judge: Judge, params: SamplingParams, *, resume: bool
+) -> None:
     """Self-trains into ``folder/labels`` and writes the curve of true win rate and judge's belief beside it.
 
     The soft run obeys the recipe's stop rule; the hard run goes on, to show what the rule prevents.
@@ -108,11 +114,13 @@ def _self_train(recipe: Recipe, folder: Path, labels: str, judge: Judge, params:
     if labels == "hard":
         recipe.self_training.stop = StopSection()
     prompts = world_prompts(CURVE_PROMPTS, recipe.seed + 1, "fresh")
-    points: list[CurvePoint] = []
-    curve = TruthCurve(judge.engine, judge, prompts, params, CURVE_EVERY, points.append)  # type: ignore[arg-type]
-    run = run_self_training(recipe, folder / labels, callbacks=[curve])
-    for point in points:
-        run.append("curve.jsonl", point.row())
+    logs = RunFolder(folder / labels, "train", {})
+
+    def write(point: CurvePoint) -> None:
+        logs.append("curve.jsonl", point.row())
+
+    curve = TruthCurve(judge.engine, judge, prompts, params, CURVE_EVERY, write)  # type: ignore[arg-type]
+    run_self_training(recipe, folder / labels, resume=resume, callbacks=[curve])
 
 
 def _measure(

@@ -106,8 +106,9 @@ class TruthCurve(TrainerCallback):
         self._on_point = on_point
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Measures step 0, where both policies are the same, or the step that training goes on from."""
-        self._measure(state.global_step, model)
+        """Measures step 0, where both policies are the same."""
+        if state.global_step == 0:  # a resumed training has done so before
+            self._measure(0, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Measures every few steps and after the last."""

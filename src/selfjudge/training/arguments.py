@@ -23,7 +23,7 @@ _DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
     "logging_first_step": True,
     "save_steps": 500,
-    "save_total_limit": 1,
+    "save_total_limit": 2,
     "optim": "adamw_torch",
     # The filter waits for the device at every micro-batch, and hides a loss that is not a number.
     "logging_nan_inf_filter": False,
@@ -52,7 +52,7 @@ def training_arguments(
     kind: type[Arguments] = TrainingArguments,  # type: ignore[assignment]
     **own: Any,
 ) -> Arguments:
-    """Returns the arguments; the recipe's values win over our few defaults (no telemetry, one checkpoint kept).
+    """Returns the arguments; the recipe's values win over our few defaults (no telemetry, two checkpoints kept).
 
     Args:
         section: whose ``training`` part it is, for messages.

@@ -25,8 +25,9 @@ from selfjudge.training.jsft_trainer import JsftTrainer
 from selfjudge.training.packing import check_packing
 from selfjudge.training.processes import main_first
 from selfjudge.training.result import save_trained
+from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, pad_id, record_data, train, with_lora
+from selfjudge.training.stage import MetricsFile, pad_id, record_data, with_lora
 from selfjudge.training.start import load_start
 
 

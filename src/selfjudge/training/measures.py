@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -31,6 +31,15 @@ class Measures:
         self._sums, self._weights = {}, {}
         names = dict.fromkeys(name for share in shares for name in share)
         return {name: _mean(share[name] for share in shares if name in share) for name in names}
+
+    def noted(self) -> dict[str, tuple[Tensor | float, float]]:
+        """Returns this process's weighted sums and weights by name, as they are now."""
+        return {name: (self._sums[name], weight) for name, weight in self._weights.items()}
+
+    def restore(self, noted: Mapping[str, tuple[float, float]]) -> None:
+        """Takes back what :meth:`noted` gave."""
+        self._sums = {name: total for name, (total, _) in noted.items()}
+        self._weights = {name: weight for name, (_, weight) in noted.items()}
 
     def _on_host(self) -> dict[str, tuple[float, float]]:
         sums = {name: value for name, value in self._sums.items() if isinstance(value, Tensor)}

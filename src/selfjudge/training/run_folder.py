@@ -14,6 +14,8 @@ round-1/ ...       run folders of their own, where self-training has several rou
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,11 +27,15 @@ from selfjudge.data.io import atomic_writer, write_json
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Baseline, Recipe
+from selfjudge.training.checkpoints import newest
 from selfjudge.training.model_card import write_model_card
 from selfjudge.training.processes import is_main, on_main
 
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+# How a run is carried out, not what comes of it.
+_FREE = ("judge.batch_size", "judge.token_budget", "self_training.judge.url")
+_LOGS = ("metrics.jsonl", "curve.jsonl", "rollouts.jsonl")
 
 
 class RunFolder:
@@ -59,8 +65,11 @@ class RunFolder:
             return cls(path, stage, before)
 
         def make() -> dict[str, Any]:
-            path.mkdir(parents=True, exist_ok=True)
-            with atomic_writer(path / "recipe.yaml") as handle:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise RunError(f"{path} cannot be made ({e.strerror}): choose another --output-dir.") from e
+            with atomic_writer(path / "recipe.yaml", overwrite=True) as handle:
                 handle.write(dump_recipe(recipe))
             return {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()}
 
@@ -81,6 +90,8 @@ class RunFolder:
     def _check(path: Path, stage: Stage, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
+        if resume and path.is_dir() and _hardly_begun(path, recipe):
+            return None
         if not resume:
             hint = "go on with it by --resume, or " if (path / "run.json").is_file() else ""
             raise RunError(f"{path} is not empty: {hint}choose another --output-dir.")
@@ -93,7 +104,7 @@ class RunFolder:
             raise RunError(f"{path} holds a {info.get('stage')} run, not a {stage} run: choose another --output-dir.")
         if info.get("status") == "finished":
             raise RunError(f"The run in {path} is finished: there is nothing to resume.")
-        changed = _differences(before, recipe.model_dump(mode="json"))
+        changed = [d for d in _differences(before, recipe.model_dump(mode="json")) if d not in _FREE]
         if changed:
             raise RunError(
                 f"The run in {path} was started with other settings of {', '.join(changed)}: "
@@ -123,17 +134,25 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def last_checkpoint(self) -> Path | None:
-        """Returns the newest complete checkpoint, if any; metrics written after it are dropped from the log."""
+        """Returns the newest checkpoint that is whole, if any.
+
+        What came after it goes: log lines, and whatever was begun of the result or of another checkpoint.
+        """
         return on_main(self._last_checkpoint)
 
     def _last_checkpoint(self) -> Path | None:
-        found = [p for p in self.checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-        last = max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
-        step = int(last.name.rpartition("-")[2]) if last else 0
-        # A rollout is written before the step it is for, so that of the checkpoint's own step will be made again.
-        for name, last_step in (("metrics.jsonl", step), ("curve.jsonl", step), ("rollouts.jsonl", step - 1)):
-            self._cut_after(self.path / name, last_step)
-        return last
+        found = newest(self.checkpoints)
+        belong = found[1].logs if found else {}
+        for name in _LOGS:
+            self._cut(self.path / name, belong.get(name, 0))
+        begun = (self.model, self.path / "adapter", self.checkpoints / "partial")
+        for folder in (*begun, *self.path.glob("*.partial")):
+            shutil.rmtree(folder, ignore_errors=True)
+        return found[0] if found else None
+
+    def log_sizes(self) -> dict[str, int]:
+        """Returns the bytes of each log."""
+        return {name: (self.path / name).stat().st_size for name in _LOGS if (self.path / name).is_file()}
 
     def update(self, **info: Any) -> None:
         """Adds to run.json."""
@@ -151,14 +170,17 @@ class RunFolder:
         on_main(lambda: write_model_card(self.path, {**self.info, **outcome}))
         self.update(status="finished", finished=_now(), **outcome)
 
-    def _cut_after(self, file: Path, step: int) -> None:
-        if not file.is_file():
-            return
-        with file.open(encoding="utf-8", newline="\n") as handle:
-            # A run that was killed may have left half a line at the end.
-            whole = [line for line in handle if line.endswith("\n")]
-        with atomic_writer(file, overwrite=True) as handle:
-            handle.writelines(line for line in whole if json.loads(line)["step"] <= step)
+    def _cut(self, file: Path, size: int) -> None:
+        """Shortens a log; after a crash of the machine it may be shorter already."""
+        if file.is_file() and file.stat().st_size > size:
+            os.truncate(file, size)
+
+
+def _hardly_begun(path: Path, recipe: Recipe) -> bool:
+    """True if a run of the recipe ended before its run.json, and so did nothing yet."""
+    written = path / "recipe.yaml"
+    others = [p for p in path.iterdir() if p != written and not p.match(".*.tmp")]
+    return not others and (not written.exists() or written.read_bytes() == dump_recipe(recipe).encode())
 
 
 def _differences(before: Any, now: Any, at: str = "") -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from selfjudge.core.losses import Objective
 from selfjudge.engines.responses import response_logprobs
@@ -21,6 +24,8 @@ from selfjudge.training.pairs import Pair, collate_pairs
 from selfjudge.training.replay import Replay, ReplayBatch, replay_loss
 from selfjudge.training.rollout import Collector, Rollout, rollout_seed
 from selfjudge.training.rollout_ahead import RolloutAhead, RolloutPlan
+from selfjudge.training.rollout_buffer import MicroBatch, Progress, load_buffer, save_buffer
+from selfjudge.training.signals import interruptible
 from selfjudge.training.stop import StepMeasure, StopRule
 from selfjudge.training.whole_weights import check_layout, whole_weights
 
@@ -34,6 +39,8 @@ class SelfJudgeTrainer(Trainer):
 
     With a replay, the weighted mean of JSFT's loss over as many JSFT examples as the step has prompts is added.
     """
+
+    _resumed: Sequence[MicroBatch] = ()
 
     def __init__(
         self,
@@ -84,14 +91,16 @@ class SelfJudgeTrainer(Trainer):
         self._twin = twin
         self._pad_id = pad_id
         self._seen = {"length": 0.0, "agreement": 1.0}
-        self.add_callback(_StepCallback(self))
-        self._buffer: deque[dict[str, Any]] = deque()
+        self._buffer: deque[MicroBatch] = deque()
         self._logged, self._of_step = Measures(), Measures()
+        self.add_callback(_StepCallback(self))
         check_layout(self.accelerator)
         try_head(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as transformers.Trainer does; however it ends, no rollout is left under way."""
+        resumed = kwargs.get("resume_from_checkpoint")
+        self._resumed = load_buffer(Path(resumed), self.args.process_index) if resumed else ()
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -106,6 +115,11 @@ class SelfJudgeTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         """Returns the step's micro-batches of pairs and the number of its pairs over all processes."""
+        if self._resumed:
+            # Their prompts come from batches that the data's position, which counts steps, has not reached yet.
+            super().get_batch_samples(epoch_iterator, len(self._resumed), device)
+            self._buffer.extend(self._resumed)
+            self._resumed = ()
         if not self._buffer:
             self._fill(epoch_iterator, device)
         batches = [self._buffer.popleft() for _ in range(min(num_batches, len(self._buffer)))]
@@ -186,27 +200,29 @@ class SelfJudgeTrainer(Trainer):
         # Without a limit the step's KL stays on the device, and the host need not wait for the step to end.
         return self._stop is not None and self._stop.active
 
-    @property
-    def mid_rollout(self) -> bool:
-        """True between the optimisation steps of one rollout."""
-        return bool(self._buffer)
+    def progress(self) -> Progress:
+        """Returns what a step leaves for those after it, besides weights; to be called when it has ended."""
+        rule = self._stop.state() if self._stop is not None else None
+        stop = {"reason": self.stop_reason, "rule": rule}
+        return Progress([dict(batch) for batch in self._buffer], stop, self._logged.noted(), dict(self._seen))
 
-    def stop_state(self) -> dict[str, Any]:
-        """Returns the stop rule's memory, for a checkpoint."""
-        return self._stop.state() if self._stop is not None else {}
-
-    def restore_stop_state(self, state: dict[str, Any] | None) -> None:
-        """Takes back what :meth:`stop_state` gave."""
-        if self._stop is not None and state:
-            self._stop.restore(state)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back ``Progress.state()``; the buffer is restored by :meth:`train`."""
+        self.stop_reason = state["stop"]["reason"]
+        if self._stop is not None and state["stop"]["rule"]:
+            self._stop.restore(state["stop"]["rule"])
+        self._seen = dict(state["seen"])
+        if self.is_world_process_zero():  # whose measures they are
+            self._logged.restore(state["logged"])
 
     def _fill(self, epoch_iterator: Iterator[Any], device: torch.device) -> None:
         """Cuts the rollout that is due into micro-batches; where rollouts run ahead, begins the next one."""
         step = self.state.global_step
-        due = self._ahead.take() if self._ahead else None
+        with interruptible():
+            due = self._ahead.take() if self._ahead else None
         if due is None:
             plan, sampled_at = self._plan(epoch_iterator, step, device), step
-            with whole_weights(self, self._twin):
+            with interruptible(), whole_weights(self, self._twin):
                 rollout = self._collector.collect(plan.prompts, plan.seed, plan.places)
         else:
             plan, sampled_at, rollout = due
@@ -279,31 +295,36 @@ def _positions(positions: list[int | None]) -> dict[str, Tensor]:
 
 
 class _StepCallback(TrainerCallback, ExportableState):
-    """Ends training when the stop rule says so, and keeps checkpoints such that a resumed run ends alike.
-
-    The rule's memory is part of a checkpoint. A checkpoint that is due in the middle of a rollout waits for its end, as
-    the rollout's remaining pairs are not saved.
-    """
+    """Ends training when the stop rule says so, and keeps what a checkpoint needs for a resumed run to end alike."""
 
     def __init__(self, trainer: SelfJudgeTrainer) -> None:
         self._trainer = trainer
-        self._save_due = False
+        self._end = trainer.progress()
 
     def state(self) -> dict[str, Any]:
         """Returns what the Trainer writes into a checkpoint."""
-        return {"args": {}, "attributes": self._trainer.stop_state()}
+        return {"args": {}, "attributes": self._end.state()}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes the rule's memory back from the checkpoint of a resumed run."""
-        self._trainer.restore_stop_state(state.stateful_callbacks.get(type(self).__name__, {}).get("attributes"))
+        """Takes it back from the checkpoint of a resumed run."""
+        before = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes")
+        if before:
+            self._trainer.restore(before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks after each optimisation step."""
-        self._save_due = self._save_due or control.should_save
-        control.should_save = self._save_due and not self._trainer.mid_rollout
-        self._save_due = self._save_due and not control.should_save
         if self._trainer.check_stop():
             control.should_training_stop = True
+        self._end = self._trainer.progress()
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What was logged is not kept."""
+        self._end = replace(self._end, logged={})
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Adds this process's rest of the rollout to the checkpoint."""
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        save_buffer(self._end.buffer, folder, args.process_index)
 
 
 def _micro_batch(pairs: list[Pair], prompts: int, pad_id: int) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from selfjudge.training.pair_source import ON_POLICY, PairSource
 from selfjudge.training.processes import main_first
 from selfjudge.training.replay import Replay
 from selfjudge.training.result import save_trained
+from selfjudge.training.resumable import train
 from selfjudge.training.rounds import Round, run_rounds
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.served_judge import served_judge
-from selfjudge.training.stage import earlier_result, pad_id, record_data, train
+from selfjudge.training.stage import earlier_result, pad_id, record_data
 from selfjudge.training.start import load_start
 from selfjudge.training.vllm_rollout import rollout_core
 

@@ -9,6 +9,9 @@ from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 from selfjudge.training.processes import process_index
 
+PATIENCE = 1800.0
+"""Seconds that a training waits for its judge's server to come back."""
+
 
 def served_judge(section: RolloutJudgeSection) -> Judge | None:
     """Returns the judge on the section's servers, with its own tokenizer and templates; None for any other kind.
@@ -27,6 +30,8 @@ def served_judge(section: RolloutJudgeSection) -> Judge | None:
     assert section.model is not None
     chat = load_tokenizer(section.model)
     urls = [section.url] if isinstance(section.url, str) else section.url
-    engines = [OpenAIEngine(url, chat, model=section.served_model) for url in urls]
+    # Of several servers another takes over at once.
+    patience = PATIENCE if len(urls) == 1 else 0.0
+    engines = [OpenAIEngine(url, chat, model=section.served_model, patience=patience) for url in urls]
     engine = engines[0] if len(engines) == 1 else JudgeServers(engines, first=process_index())
     return Judge(engine, JudgmentEncoder(load_templates(model_templates(section.model)), chat))

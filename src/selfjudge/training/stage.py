@@ -1,4 +1,4 @@
-"""What all stages share: engines and data from the recipe, checkpoints, logs, and where results lie."""
+"""What all stages share: engines and data from the recipe, logs, and where results lie."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
@@ -16,7 +16,7 @@ from selfjudge.errors import RunError
 from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.arguments import lora_config
-from selfjudge.training.progress import use_progress_bar
+from selfjudge.training.processes import is_main
 from selfjudge.training.run_folder import RunFolder, Stage
 
 _RESULTS: dict[Stage, str] = {"jsft": "JSFT", "sft": "SFT", "reward-model": "reward"}
@@ -43,7 +43,8 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
 
 def record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:
     """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json."""
-    (run.path / "dropped.jsonl").unlink(missing_ok=True)
+    if is_main():
+        (run.path / "dropped.jsonl").unlink(missing_ok=True)
     for source, item in data.dropped:
         run.append("dropped.jsonl", {"source": source, **asdict(item)})
     for row in dropped:
@@ -63,15 +64,6 @@ class MetricsFile(TrainerCallback):
         """Writes one line."""
         if state.is_world_process_zero and logs:
             self._run.append("metrics.jsonl", {"step": self._first_step + state.global_step, **logs})
-
-
-def train(trainer: Trainer, run: RunFolder) -> None:
-    """Trains with our progress bar, from the run's last checkpoint if there is one."""
-    use_progress_bar(trainer)
-    accelerator = trainer.accelerator
-    run.update(processes=accelerator.num_processes, distributed=accelerator.distributed_type.value)
-    checkpoint = run.last_checkpoint()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def earlier_result(recipe: Recipe, stage: Stage, command: str, key: str) -> str:
