@@ -38,6 +38,8 @@ DEFAULT_TIMEOUT = 600.0
 DEFAULT_RETRIES = 2
 DEFAULT_TOP_LOGPROBS = 20
 """The most that a vLLM server gives unless it was started with ``--max-logprobs``."""
+_ROUNDED = 1.001
+"""A probability may be a little above one, as servers calculate it in half precision."""
 
 T = TypeVar("T")
 
@@ -214,7 +216,12 @@ class OpenAIEngine:
                 "model's, or ask for more candidates (top_logprobs in Python, --max-logprobs of vLLM)."
             )
         a, b = (math.exp(logprobs.get(label, -math.inf)) for label in labels)
-        return a, b
+        if not (a <= _ROUNDED and b <= _ROUNDED):  # nor is it true of NaN
+            raise EngineError(
+                f"The server at {self.base_url} gave log-probabilities for judgment prompt {index} that are none "
+                f"({math.log(a) if a else a:g}, {math.log(b) if b else b:g}): look at its log."
+            )
+        return min(a, 1.0), min(b, 1.0)
 
     def _label_text(self, label_id: int) -> str:
         """Returns the text that a server without ids shows for a label; raises EngineError if other tokens share it."""
