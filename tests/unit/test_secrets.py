@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+import openai
 import prometheus_client
 import pytest
 from served_model import ServedModel
@@ -155,3 +157,16 @@ def test_a_whole_run_with_secrets_around(
     assert {"recipe.yaml", "run.json", "report.html", "training_args.bin"} <= {file.name for file in files}
     assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
     assert json.loads((run.path / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_library_that_repeats_the_header_it_refuses() -> None:
+    async def refused() -> None:
+        request = httpx.Request("POST", "http://127.0.0.1:9/v1")
+        raise openai.APIConnectionError(message=f"Illegal header value b'Bearer {SECRET}'", request=request)
+
+    async def ask() -> None:
+        async with AsyncClient("http://127.0.0.1:9/v1", api_key=SECRET) as client:
+            await client._ask(refused())
+
+    with pytest.raises(EngineError, match=r"cannot be reached \(Illegal header value b'Bearer \*\*\*'\)"):
+        asyncio.run(ask())

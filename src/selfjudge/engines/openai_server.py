@@ -41,6 +41,8 @@ DEFAULT_TIMEOUT = 600.0
 DEFAULT_RETRIES = 2
 DEFAULT_TOP_LOGPROBS = 20
 """The most that a vLLM server gives unless it was started with ``--max-logprobs``."""
+_ROUNDED = 1.001
+"""A probability may be a little above one, as servers calculate it in half precision."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 """Seconds between the requests to a server that is gone; each pause is twice the one before."""
@@ -240,7 +242,12 @@ class OpenAIEngine:
                 "model's, or ask for more candidates (top_logprobs in Python, --max-logprobs of vLLM)."
             )
         a, b = (math.exp(logprobs.get(label, -math.inf)) for label in labels)
-        return a, b
+        if not (a <= _ROUNDED and b <= _ROUNDED):  # nor is it true of NaN
+            raise EngineError(
+                f"The server at {self.base_url} gave log-probabilities for judgment prompt {index} that are none "
+                f"({math.log(a) if a else a:g}, {math.log(b) if b else b:g}): look at its log."
+            )
+        return min(a, 1.0), min(b, 1.0)
 
     def _label_text(self, label_id: int) -> str:
         """Returns the text that a server without ids shows for a label; raises EngineError if other tokens share it."""
