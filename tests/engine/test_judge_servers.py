@@ -59,6 +59,8 @@ def test_the_share_of_a_server_that_fails_goes_to_the_next() -> None:
     found = JudgeServers(servers).label_probabilities(PROMPTS)  # type: ignore[arg-type]
     assert found[:, 0].tolist() == [5, 6, 7, 5, 8, 9]
     assert sorted(servers[1].asked) == [[5, 8], [6, 9]]
+    last = [Server(0), Server(1, down=True)]
+    assert JudgeServers(last).label_probabilities(PROMPTS)[:, 1].tolist() == [0] * 6  # type: ignore[arg-type]
     with pytest.raises(EngineError, match="is down"):
         JudgeServers([Server(0, down=True), Server(1, down=True)]).label_probabilities(PROMPTS)  # type: ignore[arg-type]
 
