@@ -62,10 +62,9 @@ class SelfJudgeTrainer(Trainer):
             pad_id: id that fills short rows.
             objective: what a pair costs; by default DPO's loss with beta 0.1.
             rollout_steps: optimisation steps taken on one rollout; 1 is strictly on-policy.
-            ahead: draw the next rollout in a thread while the last one is trained on. The collector's policy and judge
-                must then share nothing with ``model``.
+            ahead: draw the next rollout in a thread meanwhile; policy and judge must share nothing with ``model``.
             replay: JSFT examples to go over again.
-            stop: ends training when its rule says so.
+            stop: says when to end.
             on_rollout: called with step and rollout, before the rollout is trained on.
             twin: where ``model`` is sharded, what the collector samples from: see :func:`whole_weights`.
             kwargs: as for transformers.Trainer.
