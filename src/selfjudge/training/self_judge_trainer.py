@@ -72,15 +72,12 @@ class SelfJudgeTrainer(Trainer):
         super().__init__(model, args, train_dataset=EvenRows(range(len(prompts))), data_collator=_positions, **kwargs)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the pairs of the step itself.
         self.stop_reason: str | None = None
-        self._prompts = prompts
-        self._collector = collector
-        self._objective = objective or Objective()
-        self._rollout_steps = rollout_steps
+        self._prompts, self._collector = prompts, collector
+        self._objective, self._rollout_steps = objective or Objective(), rollout_steps
         self._ahead = RolloutAhead(collector) if ahead else None
         self._replay = replay
         self._stop = stop
-        self._on_rollout = on_rollout
-        self._twin = twin
+        self._on_rollout, self._twin = on_rollout, twin
         self._pad_id = pad_id
         self._seen = {"length": 0.0, "agreement": 1.0}
         self.add_callback(_StepCallback(self))
