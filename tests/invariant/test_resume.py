@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,8 @@ def test_self_training_with_replay(
 ) -> None:
     draw, drawn = Replay.batches, []
 
-    def spy(self: Replay, sizes: Sequence[int], seed: str) -> list[ReplayBatch]:
-        batches = draw(self, sizes, seed)
+    def spy(self: Replay, *args: Any) -> list[ReplayBatch]:
+        batches = draw(self, *args)
         drawn.append([batch["input_ids"].tolist() for batch in batches])
         return batches
 

@@ -14,8 +14,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DeepSpeedPlugin
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
+from selfjudge.cli import main
 from selfjudge.engines.base import SamplingParams, prompt_seed
-from selfjudge.errors import RecipeError
+from selfjudge.errors import DataError, ElsewhereError, RecipeError, RunError
 from selfjudge.recipes.load import load_recipe
 from selfjudge.training import measures, processes
 from selfjudge.training.even import NO_ROW, EvenCollator, EvenRows, EvenSampler, even_sampler
@@ -115,6 +116,32 @@ def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
         found = spread([*"abcde"], work)
     assert seen == {0: [0, 3], 1: [1, 4], 2: [2]}
     assert found == [*"ABCDE"]
+
+
+def test_an_error_of_one_process_is_one_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ["", "RunError: full", "DataError: bad"]
+    monkeypatch.setattr(processes, "process_count", lambda: 3)
+    monkeypatch.setattr(processes, "gather_objects", lambda mine: said)
+    own = {1: RunError("full"), 2: DataError("bad")}
+    for index, kind in ((0, ElsewhereError), (1, RunError), (2, ElsewhereError)):
+        monkeypatch.setattr(processes, "process_index", lambda index=index: index)
+        with pytest.raises(kind, match="full"):  # the first one's, said by that process
+            processes._raise_any(own.get(index))
+    monkeypatch.setattr(processes, "gather_objects", lambda mine: [None] * 3)
+    processes._raise_any(None)
+
+
+def test_a_process_that_others_stopped_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> None:
+        raise ElsewhereError("Process 0 stopped (RunError: full).")
+
+    monkeypatch.setattr(main, "app", stopped)
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_a_prompts_seed_goes_with_its_place() -> None:

@@ -14,7 +14,7 @@ from selfjudge.data.collate import JsftCollator
 from selfjudge.data.rows import Row
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.pairing import RolloutPrompt
-from selfjudge.training.replay import Replay, replay_loss
+from selfjudge.training.replay import Replay, ReplayBatch, replay_loss
 from selfjudge.training.self_judge_trainer import SelfJudgeTrainer, _micro_batch
 
 
@@ -56,6 +56,16 @@ def test_the_loss_is_the_weighted_cross_entropy(
             logprobs = model(torch.tensor([r.ids])).logits[0].log_softmax(-1)
             expected -= weight * float(logprobs[0, r.ids[1]] + logprobs[1, r.ids[2]])
         assert float(replay_loss(model, batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_process_takes_its_part_of_a_steps_draw() -> None:
+    def ids(batches: list[ReplayBatch]) -> list[list[list[int]]]:
+        return [batch["input_ids"].tolist() for batch in batches]
+
+    whole = ids(REPLAY.batches([3, 1, 2], "a"))
+    assert ids(REPLAY.batches([1, 2], "a", before=3)) == whole[1:]
+    assert ids(REPLAY.batches([3], "a")) == whole[:1]
+    assert REPLAY.batches([0], "a", before=6)[0]["weight"] == 0.0  # a process without prompts
 
 
 def test_a_micro_batch_without_pairs_still_replays(

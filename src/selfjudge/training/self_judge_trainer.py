@@ -69,10 +69,9 @@ class SelfJudgeTrainer(Trainer):
             pad_id: id that fills short rows.
             objective: what a pair costs; by default DPO's loss with beta 0.1.
             rollout_steps: optimisation steps taken on one rollout; 1 is strictly on-policy.
-            ahead: draw the next rollout in a thread while the last one is trained on. The collector's policy and judge
-                must then share nothing with ``model``.
+            ahead: draw the next rollout in a thread meanwhile; policy and judge must share nothing with ``model``.
             replay: JSFT examples to go over again.
-            stop: ends training when its rule says so.
+            stop: says when to end.
             on_rollout: called with step and rollout, before the rollout is trained on.
             twin: where ``model`` is sharded, what the collector samples from: see :func:`whole_weights`.
             kwargs: as for transformers.Trainer.
@@ -80,15 +79,12 @@ class SelfJudgeTrainer(Trainer):
         super().__init__(model, args, train_dataset=EvenRows(range(len(prompts))), data_collator=_positions, **kwargs)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the pairs of the step itself.
         self.stop_reason: str | None = None
-        self._prompts = prompts
-        self._collector = collector
-        self._objective = objective or Objective()
-        self._rollout_steps = rollout_steps
+        self._prompts, self._collector = prompts, collector
+        self._objective, self._rollout_steps = objective or Objective(), rollout_steps
         self._ahead = RolloutAhead(collector) if ahead else None
         self._replay = replay
         self._stop = stop
-        self._on_rollout = on_rollout
-        self._twin = twin
+        self._on_rollout, self._twin = on_rollout, twin
         self._pad_id = pad_id
         self._seen = {"length": 0.0, "agreement": 1.0}
         self._buffer: deque[MicroBatch] = deque()
