@@ -59,6 +59,9 @@ class OpenAIEngine:
     request or leaves out what is needed; the requests still under way are then cancelled.
     """
 
+    _shared: openai.AsyncOpenAI | None = None
+    _gone = False  # and waited for
+
     def __init__(
         self,
         base_url: str,
@@ -86,8 +89,7 @@ class OpenAIEngine:
             max_retries: how often a request is repeated, with growing pauses, after a lost connection, a timeout or a
                 server's passing error (408, 409, 429, 5xx).
             top_logprobs: candidates asked for at a label; no more than the server allows.
-            patience: seconds that a server which is gone, or answers with 5xx, is waited for beyond that. The first
-                contact, here, has none of it.
+            patience: seconds that a server which is gone or answers with 5xx is waited for after its first answer.
 
         Raises:
             EngineError: if the server cannot be reached or does not have the model.
@@ -101,16 +103,13 @@ class OpenAIEngine:
         self._max_retries = max_retries
         self._top_logprobs = top_logprobs
         self._patience = patience
-        self._gone = False
         self._label_texts: dict[int, str] = {}
-        self._shared: openai.AsyncOpenAI | None = None
         self.model = model or ""
         listed = _wait_for(self._models())
         self.model = model or next(iter(listed))
         if self.model not in listed:
-            raise EngineError(
-                f"The server at {base_url} does not serve {self.model!r}: name one of {', '.join(map(repr, listed))}."
-            )
+            names = ", ".join(map(repr, listed))
+            raise EngineError(f"The server at {base_url} does not serve {self.model!r}: name one of {names}.")
         # vLLM says the length of its base model only, not of the adapters on it.
         said = listed[self.model] or next(filter(None, listed.values()), None)
         self._max_length = int(max_length or said or min(chat.tokenizer.model_max_length, 2**31))
