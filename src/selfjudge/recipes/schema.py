@@ -181,8 +181,8 @@ class RolloutJudgeSection(Section):
 
     @field_validator("url")
     @classmethod
-    def _no_password(cls, url: str | None) -> str | None:
-        if url is not None and without_credentials(url) != url:
+    def _no_password(cls, url: str | list[str] | None) -> str | list[str] | None:
+        if any(without_credentials(one) != one for one in ([url] if isinstance(url, str) else url or ())):
             raise ValueError(
                 "self_training.judge.url has a password, which would be written into the run folder: take it out, and "
                 "set OPENAI_API_KEY."
