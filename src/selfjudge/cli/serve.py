@@ -15,7 +15,6 @@ from selfjudge.cli.common import (
     DeviceOption,
     DtypeOption,
     EngineOption,
-    ModelOption,
     ServedModelOption,
     TemplatesOption,
     TokenBudgetOption,
@@ -24,6 +23,8 @@ from selfjudge.cli.common import (
 from selfjudge.cli.engines import EngineOptions
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from selfjudge.serving.arena import Arena
     from selfjudge.serving.backend import Backend
     from selfjudge.serving.in_process import InProcessBackend
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: ModelOption,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, model folder, run folder or .gguf file. Without one --runs is all that is served."),
+    ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,6 +71,10 @@ def serve(
     rival: Annotated[
         str | None, typer.Option(help="With --arena and --backend: the other model, by its name on the servers.")
     ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Show the run folders under this directory on the page."),
+    ] = None,
     log_text: Annotated[bool, typer.Option("--log-text", help="Write prompts and answers to the log.")] = False,
     adapter: AdapterOption = None,
     template: TemplatesOption = None,
@@ -81,8 +89,8 @@ def serve(
     """Answer by tournaments over HTTP, as OpenAI's API: chat completions, completions, and verdicts on pairs.
 
     With --model alone the model runs in this process; with --backend requests go to servers of it, such as vLLM. With
-    --adapter the adapted model is sampled and the model without it judges. Stops on Ctrl-C or SIGTERM, after the
-    requests it has accepted.
+    --adapter the adapted model is sampled and the model without it judges. With --runs alone no model is loaded, and
+    only the page of runs is served. Stops on Ctrl-C or SIGTERM, after the requests it has accepted.
     """
     from selfjudge.serving.gate import read_key_hashes
     from selfjudge.serving.settings import ServeSettings
@@ -94,6 +102,9 @@ def serve(
         max_body=max_body, timeout=timeout, key_hashes=read_key_hashes(api_keys) if api_keys else frozenset(),
         on_judge_failure=on_judge_failure, log_text=log_text,
     )  # fmt: skip
+    if model is None:
+        _serve_runs(runs, settings, host, port, others=(backend, adapter, arena, rival, served_model))
+        return
     _check_arena(arena, rival, adapter, served=bool(backend))
     if backend:
         if adapter is not None:
@@ -103,7 +114,7 @@ def serve(
         if arena and rival:
             other, _ = _upstream(model, backend, template, chat_template, rival)
             met = _upstream_arena(arena, upstream, name, other, rival)
-        _run(upstream, name, settings, host, port, met)
+        _run(upstream, name, settings, host, port, met, runs)
         return
     if served_model is not None:
         raise typer.BadParameter("only with --backend", param_hint="--served-model")
@@ -114,7 +125,7 @@ def serve(
     from selfjudge.serving.in_process import InProcessBackend
 
     here = InProcessBackend(opened.engine, opened.judge(opened.base), opened.chat)
-    _run(here, model, settings, host, port, _adapter_arena(arena, here, model) if arena else None)
+    _run(here, model, settings, host, port, _adapter_arena(arena, here, model) if arena else None, runs)
 
 
 def _check_arena(arena: str | None, rival: str | None, adapter: Path | None, *, served: bool) -> None:
@@ -168,10 +179,38 @@ def _upstream(
     return UpstreamBackend(engines, encoder), engines[0].model
 
 
+def _serve_runs(runs: Path | None, settings: ServeSettings, host: str, port: int, others: Sequence[object]) -> None:
+    """Serves the page of runs alone; ``others`` are the options that say something about a model."""
+    from selfjudge.serving.runs import RunDirectory
+    from selfjudge.serving.runs_app import create_runs_app
+
+    if runs is None or any(others):
+        raise typer.BadParameter("is missing: name a model, or --runs alone", param_hint="--model")
+    _listen(create_runs_app(RunDirectory(runs), settings), f"the runs under {runs}", host, port)
+
+
 def _run(
-    backend: Backend, name: str, settings: ServeSettings, host: str, port: int, arena: Arena | None = None
+    backend: Backend,
+    name: str,
+    settings: ServeSettings,
+    host: str,
+    port: int,
+    arena: Arena | None = None,
+    runs: Path | None = None,
 ) -> None:
-    """Serves until stopped.
+    """Serves a model until stopped.
+
+    Raises:
+        RunError: if the port is taken.
+    """
+    from selfjudge.serving.app import create_app
+    from selfjudge.serving.runs import RunDirectory
+
+    _listen(create_app(backend, name, settings, arena, RunDirectory(runs) if runs else None), name, host, port)
+
+
+def _listen(app: FastAPI, what: str, host: str, port: int) -> None:
+    """Serves an app until stopped.
 
     Raises:
         RunError: if the port is taken.
@@ -180,14 +219,12 @@ def _run(
     import socket
 
     from selfjudge.errors import RunError
-    from selfjudge.serving.app import create_app
     from selfjudge.serving.listen import allow_connections, server
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     for ours in ("selfjudge", "uvicorn"):
         logging.getLogger(ours).setLevel(logging.INFO)
     allow_connections()
-    app = create_app(backend, name, settings, arena)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named, asyncio sends at once what is written to its connections (TCP_NODELAY).
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -198,5 +235,5 @@ def _run(
         except OSError as e:
             raise RunError(f"{host}:{port} cannot be listened on ({e.strerror}): choose another --port.") from e
         # Requests wait in the socket until the server accepts them.
-        print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (page: /, API: /docs)", flush=True)
+        print(f"Serving {what} at http://{host}:{listener.getsockname()[1]}/v1 (page: /, API: /docs)", flush=True)
         server(app).run(sockets=[listener])

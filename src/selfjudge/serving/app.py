@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import prometheus_client
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
@@ -22,7 +21,9 @@ from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
 from selfjudge.serving.gate import Gate, log_text
 from selfjudge.serving.pages import add_pages
+from selfjudge.serving.probes import healthz, metrics
 from selfjudge.serving.requests import ChatRequest, CompletionFields, CompletionRequest, JudgeRequest
+from selfjudge.serving.runs import RunDirectory, RunsApi, add_runs
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.streaming import Progress, chat_chunks, stream, text_chunks
 from selfjudge.serving.tasks import TaskMaker, comparisons
@@ -36,8 +37,15 @@ B = TypeVar("B", bound=CompletionFields)
 T = TypeVar("T")
 
 
-def create_app(backend: Backend, model: str, settings: ServeSettings, arena: Arena | None = None) -> FastAPI:
-    """Returns the app that serves a backend under the name ``model``, with an arena where there is one."""
+def create_app(
+    backend: Backend,
+    model: str,
+    settings: ServeSettings,
+    arena: Arena | None = None,
+    directory: RunDirectory | None = None,
+) -> FastAPI:
+    """Returns the app that serves a backend under the name ``model``, with an arena and runs where there are any."""
+    runs = RunsApi(directory)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,6 +53,7 @@ def create_app(backend: Backend, model: str, settings: ServeSettings, arena: Are
             await stack.enter_async_context(backend.running())
             for contestant in arena.contestants if arena else ():
                 await stack.enter_async_context(contestant.running())
+            await stack.enter_async_context(runs.running())
             yield
 
     app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -60,10 +69,11 @@ def create_app(backend: Backend, model: str, settings: ServeSettings, arena: Are
     app.post("/v1/arena/pairs", response_model=ArenaPair, responses=errors)(api.arena_pair)
     app.post("/v1/arena/votes", response_model=Revealed, responses=errors)(api.arena_vote)
     app.get("/v1/arena/votes.jsonl", response_class=Response, responses=errors)(api.arena_export)
+    add_runs(app, runs, errors)
     app.get("/v1/models", response_model=ModelList, responses=errors)(api.models)
-    app.get("/healthz", response_class=Response)(api.healthz)
+    app.get("/healthz", response_class=Response)(healthz)
     app.get("/readyz", response_class=Response, responses=errors)(api.readyz)
-    app.get("/metrics", response_class=Response)(api.metrics)
+    app.get("/metrics", response_class=Response)(metrics)
     add_pages(app)
     return app
 
@@ -121,10 +131,6 @@ class _Api:
         """List the model that is served."""
         return self._served.models()
 
-    async def healthz(self) -> Response:
-        """Tell that the process is alive."""
-        return Response("ok", media_type="text/plain")
-
     async def readyz(self) -> Response:
         """Tell whether requests can be answered now."""
         try:
@@ -132,10 +138,6 @@ class _Api:
         except TimeoutError as e:
             raise ApiError(503, "The model does not answer.", "not_ready") from e
         return Response("ok", media_type="text/plain")
-
-    async def metrics(self) -> Response:
-        """Tell Prometheus the metrics."""
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     def _check(self, body: CompletionFields) -> None:
         self._flights.require_room()
