@@ -37,7 +37,9 @@ export class Chart {
       element("figcaption", {}, element("b", {}, title), " ", this.badge), this.plot, this.reading);
     this.plot.addEventListener("keydown", (event) => this.key(event));
     for (const name of ["pointerdown", "pointermove"]) this.plot.addEventListener(name, (event) => this.point(event));
-    for (const name of ["pointerleave", "blur"]) this.plot.addEventListener(name, () => this.read(null));
+    this.plot.addEventListener("blur", () => this.read(null));
+    // A finger leaves at once when it is lifted: what it pointed at stays.
+    this.plot.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.read(null));
     new ResizeObserver(() => this.draw()).observe(this.plot);
   }
 

@@ -20,11 +20,11 @@ export function ago(time) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
-/** A word on how a run is, with what is wrong about it. */
+/** A word on how a run is. One that says it is running and has written nothing for long is silent. */
 export function state(run) {
   const silent = run.status === "running" && run.updated !== null && (Date.now() - Date.parse(run.updated)) / 1000 > SILENT;
-  const name = silent ? "silent" : run.stopped !== null ? "stopped early" : run.status;
-  return element("span", { class: `badge ${silent ? "silent" : run.status}` }, name);
+  const name = silent ? "silent" : run.stopped !== null ? "stopped" : run.status;
+  return element("span", { class: `badge ${name}` }, name === "stopped" ? "stopped early" : name);
 }
 
 /** "train · step 120 · loss 0.64 · 3 min ago". */
