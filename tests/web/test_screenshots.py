@@ -133,7 +133,7 @@ def test_runs(self_trained: str, page_at: Open, tmp_path: Path, window: str, sch
         page.locator(".runs a", has_text="train").click()
         page.locator(".chart path").first.wait_for()
         page.locator(".judged").first.wait_for()
-        save(page, f"runs-{window}-{scheme}", tmp_path, height=1500 if window == "phone" else 1140)
+        save(page, f"runs-{window}-{scheme}", tmp_path, height=1500 if window == "phone" else 1000)
 
 
 def folder_of(page: Any) -> str:
