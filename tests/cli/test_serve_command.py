@@ -116,6 +116,29 @@ def test_ten_thousand_open_connections_and_others_are_served():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_runs_without_a_model_and_beside_one(runs):
+    for options, models in ((), 0), (("--model", "builtin:world"), 1):
+        with serving("--runs", runs, *options) as (url, _):
+            assert len(httpx.get(f"{url}/models").json()["data"]) == models
+            assert {run["name"] for run in httpx.get(f"{url}/runs").json()["runs"]} == {"jsft", "train"}
+            told = httpx.get(f"{url}/run", params={"name": "train"}).json()
+            assert (told["run"]["status"], told["run"]["step"]) == ("finished", 4)
+            assert len(told["pairs"]) == told["verdicts"]["pairs"] == 8
+
+
+def test_without_a_model_runs_alone_can_be_served(run, tmp_path):
+    for options, word in (
+        ((), "--model"),
+        (("--runs", tmp_path, "--adapter", "x"), "--model"),
+        (("--runs", tmp_path, "--arena", "votes.db"), "--model"),
+        (("--runs", tmp_path, "--backend", "http://localhost:1/v1"), "--model"),
+        (("--runs", tmp_path / "nothing"), "--runs"),
+    ):
+        result = run("serve", *options)
+        assert result.code == 2, result.out
+        assert word in result.err
+
+
 def test_bad_options_end_in_a_sentence(run, tmp_path):
     for options, word in (
         (("--on-judge-failure", "guess"), "--on-judge-failure"),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from selfjudge.errors import RunError
+from selfjudge.evaluation.report import write_report
 from selfjudge.evaluation.runs_report import different, flat, write_runs_report
 
 
@@ -56,3 +57,18 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nothing holds no run"):
         write_runs_report([first, tmp_path / "nothing"], tmp_path / "page.html", overwrite=False)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_report_of_a_run_has_its_alarms(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "one", 0, [1.0])
+    (folder / "run.json").write_text(
+        json.dumps({"stage": "train", "status": "running", "recipe": "r", "seed": 0, "versions": {}})
+    )
+    stop = {"window": 2, "max_kl": 5.0}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "r", "self_training": {"stop": stop}}))
+    rows = [{"step": i, "kl": kl, "rollout/length": 10.0} for i, kl in enumerate([0.0, 0.0, 5.0, 7.0], 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(folder, tmp_path / "page.html").read_text()
+    assert "<strong>Alarm:</strong> KL to the reference is 6.00 nats per response; the limit is 5. The policy" in page
+    assert "Responses have 10.0 tokens" in page
+    assert page.count("Alarm:") == 1

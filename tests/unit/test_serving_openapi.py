@@ -21,6 +21,8 @@ OPERATIONS = (
     ("POST", "/v1/arena/pairs"),
     ("POST", "/v1/arena/votes"),
     ("GET", "/v1/arena/votes.jsonl"),
+    ("GET", "/v1/runs"),
+    ("GET", "/v1/run"),
     ("GET", "/v1/models"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -30,7 +32,7 @@ OPERATIONS = (
 # What has no parameters cannot be sent anything wrong.
 TRIED = [
     (method, path, mode) for method, path in OPERATIONS for mode in GenerationMode
-    if method == "POST" or mode is GenerationMode.POSITIVE
+    if method == "POST" or path == "/v1/run" or mode is GenerationMode.POSITIVE
 ]  # fmt: skip
 
 

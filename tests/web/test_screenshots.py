@@ -27,6 +27,13 @@ TRAINING = (
     "jsft.training.warmup_steps=20",
     "jsft.training.lr_scheduler_kwargs.num_decay_steps=80",
 )
+SELF_TRAINING = (
+    "data.sources.0.limit=8000",
+    "self_training.training.max_steps=60",
+    "self_training.training.per_device_train_batch_size=24",
+    "self_training.labels=hard",
+    "self_training.stop={window: 10, max_kl: 1.0}",
+)
 PROMPT = "Name three things of the sea for Ada."
 RESPONSES = ("coral tide wave", "coral er whatever")
 
@@ -34,15 +41,19 @@ RESPONSES = ("coral tide wave", "coral er whatever")
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("trained") / "jsft"
-    command = [sys.executable, "-m", "selfjudge.cli.main", "jsft", "--recipe", "demo", "--output-dir", str(folder)]
-    settings = [word for setting in TRAINING for word in ("--set", setting)]
-    subprocess.run([*command, *settings], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    train("jsft", folder, *TRAINING)
     # The second model of the arena is the same with an adapter that does nothing yet: samples differ all the same.
     adapter = folder.with_name("adapter")
     get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "final"), LoraConfig(r=4)).save_pretrained(adapter)
     arena = ("--adapter", adapter, "--arena", folder.with_name("votes.db"))
-    with serving("--model", folder, "--max-new-tokens", "16", *arena) as (url, _):
+    with serving("--model", folder, "--max-new-tokens", "16", *arena, "--runs", folder.parent) as (url, _):
         yield url.removesuffix("v1")
+
+
+def train(stage: str, folder: Path, *settings: str) -> None:
+    command = [sys.executable, "-m", "selfjudge.cli.main", stage, "--recipe", "demo", "--output-dir", str(folder)]
+    words = [word for setting in settings for word in ("--set", setting)]
+    subprocess.run([*command, *words], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def save(page: Any, name: str, folder: Path, *, height: int | None = None) -> None:
@@ -115,6 +126,24 @@ def test_arena(served: str, page_at: Open, tmp_path: Path, window: str, scheme: 
         page.locator("#agreement", has_text="4 votes").wait_for()
         hide_folder(page, "#arena .card h3, #wins, #model")
         save(page, f"arena-{window}-{scheme}", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def self_trained(served: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The server, with a run of self-training under its directory that stops itself."""
+    folder = next((tmp_path_factory.getbasetemp()).glob("trained*/jsft"))
+    train("train", folder.with_name("train"), *SELF_TRAINING, f"self_training.start={folder}")
+    return served
+
+
+@pytest.mark.parametrize(("window", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_runs(self_trained: str, page_at: Open, tmp_path: Path, window: str, scheme: str) -> None:
+    with page_at(f"{self_trained}#runs", PHONE if window == "phone" else DESKTOP, scheme) as page:
+        page.locator("#model").evaluate("shown => { shown.textContent = 'runs/demo/jsft'; }")
+        page.locator(".runs a", has_text="train").click()
+        page.locator(".chart path").first.wait_for()
+        page.locator(".judged").first.wait_for()
+        save(page, f"runs-{window}-{scheme}", tmp_path, height=1500 if window == "phone" else 1000)
 
 
 def hide_folder(page: Any, selector: str) -> None:

@@ -16,7 +16,6 @@ from selfjudge.cli.common import (
     DeviceOption,
     DtypeOption,
     EngineOption,
-    ModelOption,
     ServedModelOption,
     TemplatesOption,
     TokenBudgetOption,
@@ -28,12 +27,16 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from selfjudge.serving.backend import Backend, NamedBackend
+    from selfjudge.serving.runs import RunDirectory
     from selfjudge.serving.settings import ServeSettings
     from selfjudge.serving.votes import VoteStore
 
 
 def serve(
-    model: ModelOption,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, model folder, run folder or .gguf file. Without one --runs is all that is served."),
+    ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,6 +76,10 @@ def serve(
             "its name on the servers."
         ),
     ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Show the run folders under this directory on the page."),
+    ] = None,
     log_text: Annotated[bool, typer.Option("--log-text", help="Write prompts and answers to the log.")] = False,
     adapter: AdapterOption = None,
     template: TemplatesOption = None,
@@ -88,7 +95,8 @@ def serve(
 
     With --model alone the model runs in this process; with --backend requests go to servers of it, such as vLLM. With
     --adapter the adapted model is sampled and the model without it judges; without --rival, it is the second model too.
-    Stops on Ctrl-C or SIGTERM, after the requests it has accepted.
+    With --runs alone no model is loaded, and only the page of runs is served. Stops on Ctrl-C or SIGTERM, after the
+    requests it has accepted.
     """
     from selfjudge.serving.gate import read_key_hashes
     from selfjudge.serving.settings import ServeSettings
@@ -100,17 +108,20 @@ def serve(
         max_body=max_body, timeout=timeout, key_hashes=read_key_hashes(api_keys) if api_keys else frozenset(),
         on_judge_failure=on_judge_failure, log_text=log_text,
     )  # fmt: skip
+    if model is None:
+        _serve_runs(runs, settings, host, port, others=(backend, adapter, arena, rival, served_model))
+        return
     _check_second(arena, rival, model, adapter, engine, served=bool(backend))
     if backend:
         if adapter is not None:
             raise typer.BadParameter("not with --backend: the servers hold the weights", param_hint="--adapter")
-        app, name = _upstream_app(model, backend, template, chat_template, served_model, rival, settings, arena)
+        app, name = _upstream_app(model, backend, template, chat_template, served_model, rival, settings, arena, runs)
     else:
         if served_model is not None:
             raise typer.BadParameter("only with --backend", param_hint="--served-model")
         options = EngineOptions(adapter, template, chat_template, dtype, device, token_budget, batch_size, engine)
-        app, name = _in_process_app(model, options, rival, settings, arena), model
-    _run(app, name, host, port)
+        app, name = _in_process_app(model, options, rival, settings, arena, runs), model
+    _listen(app, name, host, port)
 
 
 def _check_second(
@@ -129,7 +140,12 @@ def _check_second(
 
 
 def _in_process_app(
-    model: str, options: EngineOptions, rival: str | None, settings: ServeSettings, arena: str | None
+    model: str,
+    options: EngineOptions,
+    rival: str | None,
+    settings: ServeSettings,
+    arena: str | None,
+    runs: Path | None,
 ) -> FastAPI:
     """Returns the app of models in this process; the second is the rival, else the model without its adapter."""
     from selfjudge.serving.app import create_app
@@ -146,7 +162,7 @@ def _in_process_app(
         second = NamedBackend(rival, JudgedBy(EngineBeside(here, other.engine, other.chat), here))
     elif options.adapter is not None:
         second = NamedBackend(judge, JudgedBy(EngineBeside(here, opened.base, opened.chat), here))
-    return create_app(here, model, settings, judge=judge, rival=second, votes=_votes(arena))
+    return create_app(here, model, settings, judge=judge, rival=second, votes=_votes(arena), runs=_directory(runs))
 
 
 def _upstream_app(
@@ -158,6 +174,7 @@ def _upstream_app(
     rival: str | None,
     settings: ServeSettings,
     arena: str | None,
+    runs: Path | None,
 ) -> tuple[FastAPI, str]:
     """Returns the app in front of running servers, and the name of the model there."""
     from selfjudge.serving.app import create_app
@@ -171,13 +188,19 @@ def _upstream_app(
             raise typer.BadParameter(f"{rival} is the first model already: name another", param_hint="--rival")
         other, _ = _upstream(model, urls, template, chat_template, rival)
         second = NamedBackend(rival, JudgedBy(other, upstream))
-    return create_app(upstream, name, settings, rival=second, votes=_votes(arena)), name
+    return create_app(upstream, name, settings, rival=second, votes=_votes(arena), runs=_directory(runs)), name
 
 
 def _votes(arena: str | None) -> VoteStore | None:
     from selfjudge.serving.votes import VoteStore
 
     return None if arena is None else VoteStore(arena)
+
+
+def _directory(runs: Path | None) -> RunDirectory | None:
+    from selfjudge.serving.runs import RunDirectory
+
+    return None if runs is None else RunDirectory(runs)
 
 
 def _upstream(
@@ -199,8 +222,18 @@ def _upstream(
     return UpstreamBackend(engines, encoder), engines[0].model
 
 
-def _run(app: FastAPI, name: str, host: str, port: int) -> None:
-    """Serves until stopped.
+def _serve_runs(runs: Path | None, settings: ServeSettings, host: str, port: int, others: Sequence[object]) -> None:
+    """Serves the page of runs alone; ``others`` are the options that say something about a model."""
+    from selfjudge.serving.runs import RunDirectory
+    from selfjudge.serving.runs_app import create_runs_app
+
+    if runs is None or any(others):
+        raise typer.BadParameter("is missing: name a model, or --runs alone", param_hint="--model")
+    _listen(create_runs_app(RunDirectory(runs), settings), f"the runs under {runs}", host, port)
+
+
+def _listen(app: FastAPI, what: str, host: str, port: int) -> None:
+    """Serves an app until stopped.
 
     Raises:
         RunError: if the port is taken.
@@ -225,5 +258,5 @@ def _run(app: FastAPI, name: str, host: str, port: int) -> None:
         except OSError as e:
             raise RunError(f"{host}:{port} cannot be listened on ({e.strerror}): choose another --port.") from e
         # Requests wait in the socket until the server accepts them.
-        print(f"Serving {name} at http://{host}:{listener.getsockname()[1]}/v1 (page: /, API: /docs)", flush=True)
+        print(f"Serving {what} at http://{host}:{listener.getsockname()[1]}/v1 (page: /, API: /docs)", flush=True)
         server(app).run(sockets=[listener])

@@ -12,20 +12,8 @@ from selfjudge.core.statistics import Rate, ReliabilityBin
 from selfjudge.data.io import atomic_writer, read_jsonl
 from selfjudge.errors import RunError
 from selfjudge.evaluation.plots import Series, line_chart, reliability_chart
-
-CURVES = (
-    (("loss",), "loss"),
-    (("replay/loss",), "loss on replayed JSFT rows"),
-    (("rewards/margins",), "reward margin (β × log-ratio)"),
-    (("rewards/accuracies",), "reward accuracy"),
-    (("kl",), "KL to the reference, nats per response"),
-    (("length/chosen", "length/rejected"), "response length, tokens"),
-    (("rollout/tie_rate", "rollout/identical_rate", "rollout/disagreement_rate"), "share of pairs"),
-    (("rollout/label_mass", "rollout/strength"), "judge: mass on labels, mean strength"),
-    (("rollout/samples_per_second",), "samples per second"),
-    (("grad_norm",), "gradient norm"),
-    (("learning_rate",), "learning rate"),
-)
+from selfjudge.training.alarms import alarms, stop_limits
+from selfjudge.training.curves import CURVES
 
 
 def write_report(run: str | Path, output: str | Path) -> Path:
@@ -39,10 +27,13 @@ def write_report(run: str | Path, output: str | Path) -> Path:
     environment = Environment(
         loader=PackageLoader("selfjudge.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    metrics = rows_of(run / "metrics.jsonl")
     page = environment.get_template("report.html").render(
         run=info,
-        recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
-        curves=training_curves(rows_of(run / "metrics.jsonl")),
+        recipe=recipe,
+        signs=alarms(metrics, stop_limits(recipe)),
+        curves=training_curves(metrics),
         pairs=rows_of(run / "rollouts.jsonl")[-6:],
         demo=_demo(run) if (run / "results.json").is_file() else None,
     )

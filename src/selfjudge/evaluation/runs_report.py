@@ -13,7 +13,8 @@ import yaml
 from selfjudge.core.statistics import Rate
 from selfjudge.evaluation.page import Section, write_page
 from selfjudge.evaluation.plots import Series, line_chart
-from selfjudge.evaluation.report import CURVES, rows_of, run_info
+from selfjudge.evaluation.report import rows_of, run_info
+from selfjudge.training.curves import CURVES
 
 SHOWN_PAIRS = 2
 

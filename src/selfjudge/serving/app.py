@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import prometheus_client
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
@@ -23,7 +22,9 @@ from selfjudge.serving.errors import ApiError, ErrorReply, add_error_handlers
 from selfjudge.serving.flights import Flights, result
 from selfjudge.serving.gate import Gate, log_text
 from selfjudge.serving.pages import add_pages
+from selfjudge.serving.probes import healthz, metrics
 from selfjudge.serving.requests import ChatRequest, CompletionFields, CompletionRequest, JudgeRequest
+from selfjudge.serving.runs import RunDirectory, RunsApi, add_runs
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.streaming import Progress, chat_chunks, stream, text_chunks
 from selfjudge.serving.tasks import TaskMaker, comparisons
@@ -46,6 +47,7 @@ def create_app(
     judge: str | None = None,
     rival: NamedBackend | None = None,
     votes: VoteStore | None = None,
+    runs: RunDirectory | None = None,
 ) -> FastAPI:
     """Returns the app that serves a model.
 
@@ -56,14 +58,17 @@ def create_app(
         judge: the name of the model that judges, if another.
         rival: another model under the same judge, to be served as well.
         votes: opens the arena of the two models.
+        runs: run folders to show.
     """
     models = [NamedBackend(model, backend), *([rival] if rival else ())]
+    shown = RunsApi(runs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for one in models:
                 await stack.enter_async_context(one.backend.running())
+            await stack.enter_async_context(shown.running())
             yield
 
     app = FastAPI(title="selfjudge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -80,10 +85,11 @@ def create_app(
     app.post("/v1/arena/pairs", response_model=ArenaPair, responses=errors)(api.arena_pair)
     app.post("/v1/arena/votes", response_model=Revealed, responses=errors)(api.arena_vote)
     app.get("/v1/arena/votes.jsonl", response_class=Response, responses=errors)(api.arena_export)
+    add_runs(app, shown, errors)
     app.get("/v1/models", response_model=ModelList, responses=errors)(api.models)
-    app.get("/healthz", response_class=Response)(api.healthz)
+    app.get("/healthz", response_class=Response)(healthz)
     app.get("/readyz", response_class=Response, responses=errors)(api.readyz)
-    app.get("/metrics", response_class=Response)(api.metrics)
+    app.get("/metrics", response_class=Response)(metrics)
     add_pages(app)
     return app
 
@@ -154,10 +160,6 @@ class _Api:
         """List the models that are served."""
         return ModelList(data=[model.served.model() for model in self._models.values()])
 
-    async def healthz(self) -> Response:
-        """Tell that the process is alive."""
-        return Response("ok", media_type="text/plain")
-
     async def readyz(self) -> Response:
         """Tell whether requests can be answered now."""
         try:
@@ -165,10 +167,6 @@ class _Api:
         except TimeoutError as e:
             raise ApiError(503, "The model does not answer.", "not_ready") from e
         return Response("ok", media_type="text/plain")
-
-    async def metrics(self) -> Response:
-        """Tell Prometheus the metrics."""
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     def _model(self, body: CompletionFields) -> _Model:
         self._flights.require_room()

@@ -4,6 +4,7 @@ import { get, KeyWanted, setKey } from "./api.js";
 import { arena } from "./arena.js";
 import { lens } from "./lens.js";
 import { playground } from "./playground.js";
+import { runs } from "./runs.js";
 
 const sections = [...document.querySelectorAll("main > section")];
 const trouble = document.getElementById("trouble");
@@ -11,7 +12,8 @@ const keyForm = document.getElementById("key-form");
 const served = { model: null };
 
 function show() {
-  const wanted = location.hash.slice(1);
+  // What follows a slash is the section's own.
+  const [wanted] = location.hash.slice(1).split("/");
   const shown = sections.find((section) => section.id === wanted) ?? sections[0];
   for (const section of sections) section.hidden = section !== shown;
   shown.dispatchEvent(new Event("shown"));
@@ -25,15 +27,26 @@ function show() {
 async function connect() {
   try {
     const models = (await get("v1/models")).data;
-    served.model = models[0].id;
+    served.model = models[0]?.id ?? "";
     offerModels(models);
     document.getElementById("model").textContent = served.model;
+    if (models.length === 0) keepRuns();
     trouble.hidden = true;
     keyForm.hidden = true;
   } catch (error) {
     if (error instanceof KeyWanted) askForKey();
     throw error;
   }
+}
+
+/** Without a model, runs are all there is to show. */
+function keepRuns() {
+  for (const section of sections.filter((section) => section.id !== "runs")) {
+    document.querySelector(`nav a[href="#${section.id}"]`).remove();
+    section.remove();
+  }
+  sections.splice(0, sections.length, document.getElementById("runs"));
+  show();
 }
 
 function askForKey() {
@@ -67,5 +80,6 @@ window.addEventListener("hashchange", show);
 const offerModels = playground(document.getElementById("playground"), model);
 lens(document.getElementById("lens"), model);
 arena(document.getElementById("arena"), model);
+runs(document.getElementById("runs"), model);
 show();
 start();
