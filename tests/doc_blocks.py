@@ -68,7 +68,7 @@ def check_recipe(example: Example) -> None:
     part = yaml.safe_load(file.read_text())
     for section, keys in ANY_RECIPE.items():
         part[section] = keys | part.get(section, {})
-    file.write_text(yaml.safe_dump(part))
+    file.write_text(yaml.safe_dump(part, sort_keys=False))
     load_recipe(file)
     file.unlink()
 
