@@ -1,6 +1,7 @@
 """What the documentation names exists: commands, options, settings, formats, recipes, public names.
 
-The code blocks themselves are run by tests/doc_blocks.py, but for those that are marked. Their commands are read here too.
+The code blocks themselves are run by tests/doc_blocks.py, but for those that are marked. Their commands are read here
+too.
 """
 
 from __future__ import annotations
@@ -22,12 +23,21 @@ from selfjudge.cli.main import app
 from selfjudge.data.sources import load_preferences
 from selfjudge.recipes.load import load_recipe, shipped_recipes
 
+USAGE_ERROR = typer.BadParameter.__base__
 ROOT_COMMAND = typer.main.get_command(app)
 FENCE = re.compile(r"^ *```(\S*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r'<!-- skip: next "[^"\n]{10,}" -->\n+ *```')
 OF_OTHER_TOOLS = {
     *("--editable", "--constraint", "--index-url", "--enable-lora", "--lora-modules", "--generation-config"),
-    *("--max-logprobs", "--max-model-len", "--logprobs-mode", "--enable-prefix-caching", "--ctx-size", "--parallel", "--help"),
+    *(
+        "--max-logprobs",
+        "--max-model-len",
+        "--logprobs-mode",
+        "--enable-prefix-caching",
+        "--ctx-size",
+        "--parallel",
+        "--help",
+    ),
 }
 by_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 
@@ -53,7 +63,7 @@ def parsed(words: list[str]) -> dict[str, Any]:
 def test_the_parser_of_these_tests_refuses_what_there_is_not() -> None:
     assert parsed(["judge", "--model", "M", "--input", "I", "--output", "O"])["model"] == "M"
     for line in ("judges --model M", "judge --model M", "judge --models M --input I --output O", "data inspect A B"):
-        with pytest.raises((AssertionError, typer._click.exceptions.UsageError)):
+        with pytest.raises((AssertionError, USAGE_ERROR)):
             parsed(line.split())
 
 
@@ -74,7 +84,9 @@ def test_options_named_in_the_text_exist(page: Path) -> None:
         own = {name for parameter in command.params for name in parameter.opts}
         return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
 
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", " ".join(re.findall(r"`[^`\n]+`", FENCE.sub("", page.read_text())))))
+    named = set(
+        re.findall(r"(?<![\w-])--[a-z][a-z-]+", " ".join(re.findall(r"`[^`\n]+`", FENCE.sub("", page.read_text()))))
+    )
     assert named - options(ROOT_COMMAND) - OF_OTHER_TOOLS == set()
 
 
@@ -100,7 +112,9 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
 
 
 def test_the_reference_has_every_public_name() -> None:
-    entries = re.findall(r"^::: (selfjudge\.\S+)", (ROOT / "docs" / "reference" / "python.md").read_text(), re.MULTILINE)
+    entries = re.findall(
+        r"^::: (selfjudge\.\S+)", (ROOT / "docs" / "reference" / "python.md").read_text(), re.MULTILINE
+    )
     assert len(entries) == len(set(entries))
     names = {entry.rpartition(".")[2]: entry for entry in entries}
     modules = {name: f"selfjudge.{module}" for name, module in selfjudge._MODULE_OF.items()}

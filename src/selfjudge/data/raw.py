@@ -22,7 +22,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def read_rows(path: str | Path, subset: str | None = None, split: str = "train", limit: int | None = None) -> RawRows:
     """Yields ``(position, row)``: the line of a JSONL file, the number of the item or row of any other; both from 1.
 
-    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .parquet), a local dataset folder, or a Hub id ``org/name``.
+    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .parquet), a local dataset folder, or a Hub id
+    ``org/name``.
     ``subset`` (a config or a data directory) and ``split`` choose within a Hub dataset or folder; a JSON object with
     several lists is searched for ``split`` too. ``limit``: at most so many rows from the start.
 
@@ -107,8 +108,8 @@ def _csv_rows(path: Path) -> RawRows:
             for number, cells in enumerate(filter(None, reader), start=1):
                 if len(cells) != len(header):
                     raise DataError(
-                        f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text with commas, "
-                        "quotes or line breaks in quotes, and double the quotes in it."
+                        f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text with "
+                        "commas, quotes or line breaks in quotes, and double the quotes in it."
                     )
                 yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
         except UnicodeDecodeError:
