@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import socket
 import subprocess
@@ -52,7 +53,7 @@ from selfjudge.templates.encode import JudgmentPrompt
 
 CLIENTS = (1, 8, 64)
 NEW_TOKENS = 8
-PROMPT = "Name two things of the sea for Ada."
+PROMPT = "Name two things of the sea for Ada, number {}."
 
 
 @dataclass
@@ -106,16 +107,16 @@ def serve(name: str, file_descriptor: int) -> None:
     server(app).run(sockets=[listener])
 
 
-async def client(port: int, body: bytes, stop: float, left: list[int], seconds: list[float]) -> None:
-    """Sends requests one after the other on one connection, as long as there are some left.
+async def client(port: int, left: list[bytes], stop: float, seconds: list[float]) -> None:
+    """Sends those bodies that are left one after the other on one connection.
 
     Written on the bare socket: a client library takes more time than the server that is to be measured.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     while left and time.perf_counter() < stop:
-        left.pop()
+        body = left.pop()
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         started = time.perf_counter()
         writer.write(request)
         headers = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -130,11 +131,11 @@ async def load(
     port: int, name: str, candidates: int, clients: int, limits: argparse.Namespace
 ) -> tuple[float, list[float]]:
     """Returns the wall time of all clients together, and the time of each request."""
-    messages = [{"role": "user", "content": PROMPT}]
-    body = json.dumps({"model": name, "messages": messages, "n_candidates": candidates}).encode()
-    left, seconds = [0] * limits.requests, list[float]()
+    prompts = ([{"role": "user", "content": PROMPT.format(i)}] for i in range(limits.requests))
+    left = [json.dumps({"model": name, "messages": p, "n_candidates": candidates}).encode() for p in prompts]
+    seconds: list[float] = []
     started = time.perf_counter()
-    await asyncio.gather(*(client(port, body, started + limits.seconds, left, seconds) for _ in range(clients)))
+    await asyncio.gather(*(client(port, left, started + limits.seconds, seconds) for _ in range(clients)))
     return time.perf_counter() - started, seconds
 
 
@@ -142,9 +143,12 @@ def direct(name: str, candidates: int, clients: int, requests: int) -> float:
     """Returns the wall time of as many tournaments without a server, in groups of as many prompts as clients."""
     engine, judge, chat = open_engine(name)
     params = SamplingParams(n=candidates, max_new_tokens=NEW_TOKENS)
+    prompts = [PROMPT.format(i) for i in range(requests)]
+    gc.collect()
+    gc.freeze()  # as the server does
     started = time.perf_counter()
     for done in range(0, requests, clients):
-        self_reject(engine, chat, judge, [PROMPT] * min(clients, requests - done), params)
+        self_reject(engine, chat, judge, prompts[done : done + clients], params)
     return time.perf_counter() - started
 
 

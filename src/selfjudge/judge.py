@@ -61,8 +61,9 @@ class Judge:
 
     def room(self, prompt: tuple[Message, ...]) -> int:
         """Returns how many tokens each of two responses to a prompt may have to fit the model's context together."""
-        empty = Comparison(id="0", prompt=prompt, response_a="", response_b="")
-        return (self.engine.max_length - 1 - self.longest_prompt(empty)) // 2
+        # Empty responses make the same prompt in both orders.
+        longest = max(len(encoder.prompt(prompt, "", "").token_ids) for encoder in self.encoder.principles.values())
+        return (self.engine.max_length - 1 - longest) // 2
 
     def judge(self, comparisons: Sequence[Comparison], progress: Progress | None = None) -> list[Verdict]:
         """Returns one verdict per comparison, in their order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from score_server import ScoreEngine, app_on, chat_body, listening
 
@@ -230,3 +232,13 @@ def test_the_log_has_text_only_if_asked(engine: ScoreEngine, caplog: pytest.LogC
     assert any(request_id in line and " 200 " in line for line in caplog.messages)
     assert ("a fox" in caplog.text) is asked
     assert ("score 13" in caplog.text) is asked
+
+
+def test_a_server_spares_the_garbage_collector_what_is_there_to_stay() -> None:
+    loaded = len(gc.get_objects())
+    assert gc.get_freeze_count() == 0
+    listen.server(FastAPI())
+    try:
+        assert gc.get_freeze_count() > loaded / 2
+    finally:
+        gc.unfreeze()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ CHAT_TEMPLATES = Path(__file__).parent / "chat"
 # own occurrences in the text are marked too, so that unmarking is exact.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MASKED = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+# Longer pieces are hardly ever the same twice.
+_KEPT_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class ChatEncoder:
         alternatives = "|".join(re.escape(t) for t in sorted(self._specials, key=len, reverse=True))
         self._special = re.compile(f"({alternatives})")
         self._to_mask = re.compile(f"{alternatives}|{_OPEN}")
+        # Most pieces of a judgment prompt are the template's own: role names, the system text, what leads to the label.
+        self._kept_ids = lru_cache(maxsize=256)(lambda text: tuple(self.text_ids(text)))
         self._system_role = self._accepts_system()
         self.stop_ids = self._stop_ids()
 
@@ -132,7 +137,8 @@ class ChatEncoder:
             if i % 2:
                 ids.append(self._specials[piece])
             elif piece:
-                ids += self.text_ids(_MASKED.sub(lambda m: masked[int(m.group(1))], piece))
+                text = _MASKED.sub(lambda m: masked[int(m.group(1))], piece) if masked else piece
+                ids += self._kept_ids(text) if len(text) <= _KEPT_CHARACTERS else self.text_ids(text)
         return ids
 
     def _roles(self, messages: Sequence[Message]) -> Sequence[Message]:
