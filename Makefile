@@ -33,9 +33,11 @@ test-long: .venv/installed-test  ## what takes too long for every change: kill -
 	$(PYTEST) -m long
 
 # The oldest torch from PyPI is a CUDA build of 6 GB; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has a small one.
+# Left out are tests of what is no matter of versions: the processor time of --help, and what the heap is at a server's start.
 test-min: .venv-min/installed  ## the quick tests with the oldest dependencies that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(MIN_BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow and not long" \
-		--ignore tests/web --ignore tests/unit/test_documentation.py tests
+		--ignore tests/web --ignore tests/unit/test_documentation.py \
+		-k "not help_is_quick and not help_answers and not garbage_collector" tests
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
