@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from conftest import TINY
 from selfjudge.world.model import CHAT_TEMPLATE, build_model, build_tokenizer
 
 PAIR = {"prompt": "Name a fox.", "response_a": "fox", "response_b": "owl"}

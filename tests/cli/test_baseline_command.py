@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import TINY, read
 
+from conftest import TINY, read
 from selfjudge.baselines.run import METHODS
 from selfjudge.engines.load import load_model
 

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 import yaml
-from conftest import read
 
+from conftest import read
 from selfjudge.recipes.load import load_recipe
 
 CELLS = {

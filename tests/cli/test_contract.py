@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, read
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from conftest import TINY, read
 from selfjudge.templates.template import SETS
 from selfjudge.world.people import preference_records, prompts
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import read
 from test_bad_input import PAIR, refused
 
+from conftest import read
 from selfjudge.world.people import preference_records
 
 

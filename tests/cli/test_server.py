@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from conftest import read
 from served_model import ServedModel
 
+from conftest import read
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.world.model import build_model
 

@@ -87,9 +87,9 @@ def test_a_missing_file_says_so(tmp_path: Path, name: str) -> None:
 
 
 def test_foreign_and_damaged_files(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("a,b\n")
+    (tmp_path / "a.tsv").write_text("a,b\n")
     with pytest.raises(DataError, match=r"not supported; use one of \.jsonl"):
-        list(read_rows(tmp_path / "a.csv"))
+        list(read_rows(tmp_path / "a.tsv"))
     (tmp_path / "a.parquet").write_text("nonsense")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         list(read_rows(tmp_path / "a.parquet"))
@@ -159,3 +159,40 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     assert "\n" not in str(caught.value)
     assert "Couldn't reach 'org/name'" in str(caught.value)
     assert "local file" in str(caught.value)
+
+
+def test_csv_rows_are_texts_under_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufeffprompt,chosen,rejected,id\r\n"a, ""b""\nc",x, y,\r\n\r\n1,é,"",7\r\n'.encode())
+    assert list(read_rows(path)) == [
+        (1, {"prompt": 'a, "b"\nc', "chosen": "x", "rejected": " y", "id": None}),
+        (2, {"prompt": "1", "chosen": "é", "rejected": None, "id": "7"}),
+    ]
+    assert list(read_rows(path, limit=1))[-1][0] == 1
+    assert source_name(path) == "a"
+    assert position_word(path) == "row"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"prompt,chosen\na,b\na,b,c\n", r"row 2: 3 cells under 2 columns"),
+        (b"prompt,chosen\na\n", r"row 1: 1 cells under 2 columns"),
+        (b"prompt,prompt\na,b\n", r"name each column once"),
+        (b"prompt,\na,b\n", r"name each column once"),
+        (b'prompt,chosen\na,b\na,"b\n', r"after row 1: not valid CSV \(unexpected end of data\)"),
+        (b"prompt,chosen\na," + b"b" * 131073 + b"\n", r"not valid CSV \(field larger than field limit"),
+        (b"prompt,chosen\na,\xff\n", r"not UTF-8"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_says_where(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        list(read_rows(path))
+
+
+def test_an_empty_csv_has_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("")
+    assert list(read_rows(path)) == []

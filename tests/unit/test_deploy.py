@@ -56,7 +56,7 @@ def test_the_command_is_one_that_the_server_takes(command: list[str]) -> None:
     parsed = serve.make_context("serve", command[1:]).params
     assert command[0] == "serve"
     assert parsed["host"] == "0.0.0.0"
-    assert parsed["backend"] == ["http://vllm-0:8000/v1", "http://vllm-1:8000/v1"]
+    assert list(parsed["backend"]) == ["http://vllm-0:8000/v1", "http://vllm-1:8000/v1"]
     assert parsed["port"] == CONTAINER["ports"][0]["containerPort"] == 8000
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at preference data and turn it into canonical records.")
 
-Source = Annotated[str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .parquet) or builtin:world.")]
+Source = Annotated[
+    str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .parquet) or builtin:world.")
+]
 Format = Annotated[str, typer.Option(help="auto, or force: hh, ultrafeedback, preference, judge, records.")]
 Subset = Annotated[str | None, typer.Option(help="Configuration or folder within a Hub dataset.")]
 Split = Annotated[str, typer.Option(help="Split of a Hub dataset.")]
