@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything reads it
+
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path

@@ -90,7 +90,7 @@ def test_a_named_device_brings_its_memory(run, seven):
         (("--set", "jsft.training.learning_rat=1"), ("learning_rat", "learning_rate")),
         (("--set", "self_training.rollout.max_new_tokens=500"), ("max_new_tokens", "prompt")),
         (("--set", "model.path=/no/such/model"), ("/no/such/model", "path")),
-        (("--set", "model.path=no-such/model"), ("no-such/model", "config")),
+        (("--set", "model.path=no-such/model"), ("no-such/model", "could not be loaded")),
         (("--set", "model.path=no-such.gguf"), ("no-such.gguf",)),
     ],
 )

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -345,11 +344,10 @@ _choices = st.fixed_dictionaries(
 def check_answer(choice: dict[str, Any]) -> None:
     """What a server that is broken, or hostile, answers."""
     engine = _asking_engine()
-    answer = SimpleNamespace(choices=[SimpleNamespace(to_dict=lambda warnings: choice)])
     with suppress(SelfJudgeError):
-        engine._read(answer, lambda choices: engine._completion(0, choices[0]))
+        engine._understood(lambda: engine._completion(0, choice))
     with suppress(SelfJudgeError):
-        a, b = engine._read(answer, lambda choices: engine._label_pair(0, (5, 6), choices))
+        a, b = engine._understood(lambda: engine._label_pair(0, (5, 6), [choice]))
         assert 0 <= a <= 1
         assert 0 <= b <= 1
 

@@ -122,11 +122,11 @@ def test_a_run_that_its_rule_had_ended(
     whole = run_self_training(recipe, tmp_path / "whole")
     assert whole.info["steps"] < 9
 
-    def killed(*args: Any) -> None:
+    def killed(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("selfjudge.training.self_training.save_model", killed)
+        patch.setattr("selfjudge.training.self_training.save_trained", killed)
         with pytest.raises(KeyboardInterrupt):
             run_self_training(recipe, tmp_path / "cut")
     run = run_self_training(recipe, tmp_path / "cut", resume=True)

@@ -161,7 +161,7 @@ def test_votes_outlive_the_server_and_are_preferences_that_training_takes(tmp_pa
     ("database", "sentence"),
     [
         ("/nowhere/at/all/votes.db", "The database sqlite:////nowhere/at/all/votes.db cannot be opened"),
-        ("nothing://user:secret@host/db", "The database nothing://user:***@host/db cannot be opened"),
+        ("nothing://user:secret@host/db", "The database nothing://***@host/db cannot be opened"),
         ("://", "neither a file nor a URL"),
     ],
 )

@@ -37,6 +37,8 @@ OF_OTHER_TOOLS = {
         "--ctx-size",
         "--parallel",
         "--help",
+        "--signal",
+        "--kill-on-bad-exit",
     ),
 }
 by_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -68,7 +70,9 @@ def test_the_parser_of_these_tests_refuses_what_there_is_not() -> None:
 
 
 @by_page
-def test_commands_and_settings_exist(page: Path) -> None:
+def test_commands_and_settings_exist(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
     scripts = [source for language, source in FENCE.findall(page.read_text()) if language == "bash"]
     for command in [command for script in scripts for command in commands(script)]:
         found = re.search(r"\bselfjudge ([^;|&]*)", command)

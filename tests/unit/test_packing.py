@@ -108,7 +108,10 @@ def test_packed_batches_by_hand() -> None:
 def loss_and_gradients(model: PreTrainedModel, folder: Path, *, packing: bool) -> tuple[Tensor, dict[str, Tensor], int]:
     batch = JsftCollator(0, 8.0, packing)(features(ROWS))
     model.zero_grad()
-    loss = JsftTrainer(model, training_arguments("jsft", {"use_cpu": True}, folder, 0)).compute_loss(model, batch)
+    collator = JsftCollator(0, 8.0, packing)
+    args = training_arguments("jsft", {"use_cpu": True}, folder, 0)
+    trainer = JsftTrainer(model, args, train_dataset=features(ROWS), data_collator=collator)
+    loss = trainer.compute_loss(model, batch)
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return loss.detach(), gradients, batch["input_ids"].numel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -26,6 +27,7 @@ from selfjudge.engines.safe_files import check_weights
 from selfjudge.errors import DataError, ModelError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.template import load_templates
+from selfjudge.training.checkpoints import MANIFEST
 from selfjudge.training.jsft import run_jsft
 from selfjudge.training.plan.shape import read_config
 
@@ -166,21 +168,32 @@ def test_code_that_comes_with_a_model_is_not_run(model: Path, mark: Path, file: 
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("signed", [False, True])
 def test_a_checkpoint_with_a_bomb(
-    tiny_recipe: Callable[..., Recipe], tmp_path: Path, plant: Callable[[Path], None], mark: Path
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, plant: Callable[[Path], None], mark: Path, signed: bool
 ) -> None:
     recipe = tiny_recipe(jsft={"training": {"max_steps": 2, "save_steps": 1}})
     run = run_jsft(recipe, tmp_path / "run")
     shutil.rmtree(run.model)
     info = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps(info | {"status": "running"}))
-    (checkpoint,) = run.checkpoints.glob("checkpoint-*")
-    names = [file.name for file in checkpoint.iterdir() if file.suffix in (".pt", ".pth", ".bin")]
-    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth"} <= set(names)
-    for name in names:
-        plant(checkpoint / name)
-    with pytest.raises(Exception, match=r"[Ww]eights.only|damaged|checkpoint"):
-        run_jsft(recipe, tmp_path / "run", resume=True)
+    shutil.rmtree(run.checkpoints / "checkpoint-2")  # after which nothing is left to train
+    for checkpoint in run.checkpoints.glob("checkpoint-*"):
+        names = [file.name for file in checkpoint.iterdir() if file.suffix in (".pt", ".pth", ".bin")]
+        assert set(names) == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+        for name in names:
+            plant(checkpoint / name)
+        if signed:  # by one who knows of the checksums
+            manifest = json.loads((checkpoint / MANIFEST).read_text())
+            for name in names:
+                content = (checkpoint / name).read_bytes()
+                manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+    if signed:
+        with pytest.raises(Exception, match=r"[Ww]eights.only"):
+            run_jsft(recipe, tmp_path / "run", resume=True)
+    else:  # it is damaged, so the run begins anew
+        assert run_jsft(recipe, tmp_path / "run", resume=True).info["status"] == "finished"
     assert not mark.exists()
 
 

@@ -154,7 +154,8 @@ def test_a_whole_run_with_secrets_around(
     shown = capfd.readouterr()
     assert SECRET not in shown.out + shown.err + ours
     files = [file for file in run.path.rglob("*") if file.is_file()]
-    assert {"recipe.yaml", "run.json", "report.html", "training_args.bin"} <= {file.name for file in files}
+    names = {file.name for file in files}
+    assert {"recipe.yaml", "run.json", "report.html", "trainer_state.json", "manifest.json"} <= names
     assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
     assert json.loads((run.path / "run.json").read_text())["status"] == "finished"
 

@@ -15,7 +15,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture(scope="session")
+# Not for the session: the loop of playwright runs in this thread as long as it lives, and other tests have loops too.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium that is installed on the machine; none is downloaded."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)

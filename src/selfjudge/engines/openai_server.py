@@ -96,8 +96,7 @@ class OpenAIEngine:
         """
         self.base_url = base_url
         self.chat = chat
-        # A line break at the end, as files of keys have it, is no part of a header.
-        self._api_key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or "EMPTY"
+        self._api_key = _key(api_key)
         self._concurrency = concurrency
         self._timeout = timeout
         self._max_retries = max_retries
@@ -422,6 +421,11 @@ def _passing(error: BaseException | None) -> bool:
     if isinstance(error, openai.APIStatusError):
         return error.status_code >= 500
     return isinstance(error, openai.APIConnectionError)
+
+
+def _key(given: str | None) -> str:
+    """Returns a key without the line break that files of keys end with: it is no part of a header."""
+    return (given or os.environ.get("OPENAI_API_KEY") or "").strip() or "EMPTY"
 
 
 def _choices(answer: Any) -> list[Choice]:

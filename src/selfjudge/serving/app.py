@@ -76,6 +76,13 @@ def create_app(
     add_error_handlers(app)
     arena = Arena((models[0], rival), votes) if rival and votes else None
     api = _Api(models, judge or model, settings, arena)
+    _add_routes(app, api, shown)
+    add_pages(app)
+    return app
+
+
+def _add_routes(app: FastAPI, api: _Api, runs: RunsApi) -> None:
+    """Puts the endpoints under their paths."""
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in ("4XX", "5XX")}
     streamed = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **errors}
     app.post("/v1/chat/completions", response_model=ChatReply, responses=streamed)(api.chat)
@@ -85,13 +92,11 @@ def create_app(
     app.post("/v1/arena/pairs", response_model=ArenaPair, responses=errors)(api.arena_pair)
     app.post("/v1/arena/votes", response_model=Revealed, responses=errors)(api.arena_vote)
     app.get("/v1/arena/votes.jsonl", response_class=Response, responses=errors)(api.arena_export)
-    add_runs(app, shown, errors)
+    add_runs(app, runs, errors)
     app.get("/v1/models", response_model=ModelList, responses=errors)(api.models)
     app.get("/healthz", response_class=Response)(healthz)
     app.get("/readyz", response_class=Response, responses=errors)(api.readyz)
     app.get("/metrics", response_class=Response)(metrics)
-    add_pages(app)
-    return app
 
 
 @dataclass(frozen=True)
