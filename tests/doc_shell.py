@@ -78,7 +78,8 @@ class Shell:
 
     def _bash(self, command: str) -> None:
         command = self.at_the_server(command).replace("curl ", "curl -sS --fail-with-body ")
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ
-        )
+        # As in an activated environment.
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        script = ["bash", "-euo", "pipefail", "-c", command]
+        done = subprocess.run(script, capture_output=True, text=True, env=os.environ | {"PATH": path})
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
