@@ -39,3 +39,5 @@ for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     except SelfJudgeError as e:
         outcome = f"{type(e).__name__}: {e}"
     Path(f"{job['folder']}.{os.environ['RANK']}").write_text(outcome, encoding="utf-8")
+# Threads of gloo that are left when the interpreter ends abort the process.
+PartialState().destroy_process_group()
