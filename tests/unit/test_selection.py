@@ -12,7 +12,7 @@ from selfjudge.baselines.rounds import above, best_of_each
 from selfjudge.baselines.rso import accepted_pairs
 from selfjudge.baselines.samples import ScoredSamples
 from selfjudge.baselines.selection import at_least, best, statistical_rejection_sampling
-from selfjudge.recipes.schema import RsoSection
+from selfjudge.recipes.comparison import RsoSection
 from selfjudge.records import Completion, Message
 from selfjudge.training.pairing import RolloutPrompt
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from selfjudge.errors import RecipeError, RunError, SelfJudgeError
+from selfjudge.recipes.comparison import CellSection, ClaimSection, StudySection
 from selfjudge.recipes.load import changed, load_recipe
-from selfjudge.recipes.schema import CellSection, ClaimSection, Recipe, StudySection
+from selfjudge.recipes.schema import Recipe
 from selfjudge.study import compare
 from selfjudge.study.cells import Cell, cell_recipe, plan_cells
 from selfjudge.study.costs import Costs, costs

@@ -10,7 +10,8 @@ import pytest
 from selfjudge.engines import vllm_engine
 from selfjudge.engines.vllm_engine import VllmCore
 from selfjudge.errors import MissingExtraError, ModelError, RecipeError
-from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe
+from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.self_training import run_self_training
 from selfjudge.training.vllm_rollout import rollout_core
 

@@ -18,7 +18,8 @@ from selfjudge.baselines.pairs import overall_pairs, token_pairs
 from selfjudge.baselines.parts import finish, peft_config, record, sft_model, trl_arguments
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import LoadedModel
-from selfjudge.recipes.schema import DpoSection, Recipe, RsoSection
+from selfjudge.recipes.comparison import DpoSection, RsoSection
+from selfjudge.recipes.schema import Recipe
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RecipeError
-from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection, Recipe
+from selfjudge.recipes.schema import LoraSection, Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.arguments import Arguments, lora_config, training_arguments
 from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder

@@ -30,7 +30,8 @@ from selfjudge.baselines.sft import sft_dataset, sft_trainer
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import LoadedModel, save_model
 from selfjudge.errors import RecipeError
-from selfjudge.recipes.schema import RaftSection, Recipe, RestSection
+from selfjudge.recipes.comparison import RaftSection, RestSection
+from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Completion
 from selfjudge.training.checkpoints import commit, partial, step_of
 from selfjudge.training.pair_source import rollout_prompts

@@ -24,7 +24,8 @@ from selfjudge.baselines.scorer import load_scorer
 from selfjudge.baselines.selection import statistical_rejection_sampling
 from selfjudge.data.load import prepare_data
 from selfjudge.errors import DataError
-from selfjudge.recipes.schema import Recipe, RsoSection
+from selfjudge.recipes.comparison import RsoSection
+from selfjudge.recipes.schema import Recipe
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first

@@ -12,7 +12,8 @@ import huggingface_hub.constants
 from transformers import TrainerCallback
 
 from selfjudge.errors import MissingExtraError, RunError
-from selfjudge.recipes.schema import Baseline, Recipe
+from selfjudge.recipes.comparison import Baseline
+from selfjudge.recipes.schema import Recipe
 from selfjudge.training.run_folder import RunFolder
 
 METHODS: tuple[Baseline, ...] = get_args(Baseline)

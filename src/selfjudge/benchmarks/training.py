@@ -18,7 +18,8 @@ from selfjudge.benchmarks.sampling import check_fits, endless
 from selfjudge.benchmarks.task import Settings, Task
 from selfjudge.data.rows import Row, build_judgment_rows, build_policy_rows, examples
 from selfjudge.engines.load import LoadedModel
-from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe
+from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 from selfjudge.training.arguments import training_arguments

@@ -16,7 +16,7 @@ from selfjudge.cli.common import (
     progress_bar,
     write_json,
 )
-from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.recipes.section import BUILTIN_WORLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

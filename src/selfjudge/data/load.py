@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selfjudge.data.sources import Dropped, Loaded, fingerprint, load_preferences, split_by_prompt
-from selfjudge.recipes.schema import BUILTIN_WORLD, DataSection, SourceSection
+from selfjudge.recipes.schema import DataSection, SourceSection
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.records import Message, PreferenceRecord
 
 WORLD_PAIRS = 20_000

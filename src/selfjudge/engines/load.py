@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from selfjudge.engines.safe_files import check_adapter, check_weights
 from selfjudge.errors import MissingExtraError, ModelError, RunError
-from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
 from selfjudge.templates.template import TemplateSet
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
-from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt

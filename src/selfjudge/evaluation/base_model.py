@@ -11,7 +11,7 @@ from transformers import TrainingArguments, set_seed
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.rows import Row, judgment_rows, policy_row
 from selfjudge.engines.load import load_model, save_model
-from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder

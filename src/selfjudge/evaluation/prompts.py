@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfjudge.data.eval_prompts import EvalPrompt, load_eval_prompts
 from selfjudge.judge import as_messages
-from selfjudge.recipes.schema import BUILTIN_WORLD
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.world.people import prompts
 
 WORLD_PROMPTS = 200

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfjudge.errors import RunError
+from selfjudge.recipes.comparison import CellSection, StudySection
 from selfjudge.recipes.load import changed
-from selfjudge.recipes.schema import BUILTIN_WORLD, CellSection, Recipe, StudySection
+from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 from selfjudge.data.io import atomic_writer
 from selfjudge.errors import RunError, SelfJudgeError
 from selfjudge.recipes.load import dump_recipe
-from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe
+from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.study.cells import Cell, cell_recipe, plan_cells, study_of, world_base
 from selfjudge.study.measure import check_study
 

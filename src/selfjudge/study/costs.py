@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from selfjudge.recipes.schema import CellSection, Recipe
+from selfjudge.recipes.comparison import CellSection
+from selfjudge.recipes.schema import Recipe
 
 
 class Costs(BaseModel):

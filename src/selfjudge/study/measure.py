@@ -24,7 +24,8 @@ from selfjudge.evaluation.prompts import fresh_or_read
 from selfjudge.evaluation.scaling import Rule, by_score, by_tournament, longest, most_probable
 from selfjudge.evaluation.winrate import pairs_of
 from selfjudge.judge import Judge
-from selfjudge.recipes.schema import Recipe, StudySection
+from selfjudge.recipes.comparison import StudySection
+from selfjudge.recipes.schema import Recipe
 from selfjudge.records import OVERALL, Comparison, Completion
 from selfjudge.study.cells import Cell, study_of
 from selfjudge.templates.encode import JudgmentEncoder

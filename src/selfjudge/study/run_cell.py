@@ -15,7 +15,8 @@ from transformers import TrainerCallback
 from selfjudge.baselines.run import WATCHED, run_baseline
 from selfjudge.data.io import write_json
 from selfjudge.evaluation.world import TruthCurve
-from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe
+from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.study.cells import Cell, cell_recipe, study_of
 from selfjudge.study.costs import costs
 from selfjudge.study.measure import answer_prompts, choose_among, engine_of, judge_of, judge_pairs, sampling

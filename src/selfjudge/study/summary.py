@@ -14,7 +14,7 @@ from selfjudge.core.bootstrap import bootstrap_mean, bootstrap_rate
 from selfjudge.core.ranking import Outcome, Ranking, rank_systems
 from selfjudge.core.statistics import Estimate, Rate
 from selfjudge.data.io import read_jsonl
-from selfjudge.recipes.schema import ClaimSection, StudySection
+from selfjudge.recipes.comparison import ClaimSection, StudySection
 from selfjudge.study.cells import Cell
 from selfjudge.study.measure import ANSWERS, Answer, read_answers
 

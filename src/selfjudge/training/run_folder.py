@@ -25,8 +25,9 @@ import yaml
 
 from selfjudge.data.io import atomic_writer, write_json
 from selfjudge.errors import RunError
+from selfjudge.recipes.comparison import Baseline
 from selfjudge.recipes.load import dump_recipe
-from selfjudge.recipes.schema import Baseline, Recipe
+from selfjudge.recipes.schema import Recipe
 from selfjudge.training.checkpoints import newest
 from selfjudge.training.model_card import write_model_card
 from selfjudge.training.processes import is_main, on_main

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from selfjudge.engines.load import pretrained, resolve_model
 from selfjudge.errors import MissingExtraError, ModelError, RecipeError
-from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection
+from selfjudge.recipes.schema import LoraSection
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.arguments import lora_config
 
 

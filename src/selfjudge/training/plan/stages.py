@@ -10,7 +10,8 @@ from typing import Any, Literal
 from transformers import PreTrainedConfig
 
 from selfjudge.errors import RecipeError
-from selfjudge.recipes.schema import BUILTIN_WORLD, LoraSection, Recipe
+from selfjudge.recipes.schema import LoraSection, Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.plan.hardware import Hardware
 from selfjudge.training.plan.layout import Layout

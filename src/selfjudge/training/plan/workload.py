@@ -15,7 +15,8 @@ from selfjudge.data.load import WORLD_PAIRS, prepare_data
 from selfjudge.data.rows import examples
 from selfjudge.engines.load import load_tokenizer
 from selfjudge.errors import ModelError
-from selfjudge.recipes.schema import BUILTIN_WORLD, Recipe, SourceSection
+from selfjudge.recipes.schema import Recipe, SourceSection
+from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates

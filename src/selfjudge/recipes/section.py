@@ -1,0 +1,35 @@
+"""What all sections of a recipe are made of. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+BUILTIN_WORLD = "builtin:world"
+"""The model path and data path that mean the embedded small world."""
+
+
+def _plain_name(name: str) -> str:
+    """Passes what can be the name of a folder beside others."""
+    if not name or name[0] in ". " or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"{name!r} cannot be the name of a folder: use no slash and no dot or space at its beginning.")
+    return name
+
+
+def _without_secrets(training: dict[str, Any]) -> dict[str, Any]:
+    """Passes settings that may be written into a run folder."""
+    secret = next((name for name in training if name.endswith("_token") or name.endswith("api_key")), None)
+    if secret is not None:
+        raise ValueError(f"training.{secret} would be written into the run folder: set HF_TOKEN in its place.")
+    return training
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+Training = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are checked when they are set, keys are those of YAML."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, serialize_by_alias=True)
