@@ -77,7 +77,8 @@ def test_a_server_that_is_not_there_ends_in_one_sentence(run, write, tmp_path, c
 
 def test_without_the_optional_package_the_sentence_names_it(run, write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    monkeypatch.delitem(sys.modules, "selfjudge.engines.openai_server", raising=False)
+    for name in ("openai_server", "openai_connection"):
+        monkeypatch.delitem(sys.modules, f"selfjudge.engines.{name}", raising=False)
     result = run("judge", "--model", "builtin:world", "--server", "http://localhost:1/v1",
                  "--input", write("p.jsonl", PAIRS), "--output", tmp_path / "out.jsonl")  # fmt: skip
     assert result.code == 2

@@ -8,7 +8,7 @@ import pytest
 from served_model import ServedModel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from selfjudge.engines import openai_server
+from selfjudge.engines import openai_connection
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.errors import EngineError
@@ -24,7 +24,7 @@ def served(
     tiny_llama: Callable[..., LlamaForCausalLM],
     monkeypatch: pytest.MonkeyPatch,
 ) -> ServedModel:
-    monkeypatch.setattr(openai_server, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(openai_connection, "_FIRST_PAUSE", 0.01)
     return ServedModel(tiny_llama(world_tokenizer), world_chat)
 
 

@@ -33,6 +33,7 @@ from selfjudge.data.formats.messages import Reject
 from selfjudge.data.judge_sets import load_judge_set
 from selfjudge.data.prompts import load_comparisons, load_prompts
 from selfjudge.data.sources import load_preferences, write_records
+from selfjudge.engines.openai_connection import ServerConnection
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.engines.safe_files import check_weights
 from selfjudge.errors import SelfJudgeError
@@ -317,6 +318,7 @@ def _asking_engine() -> OpenAIEngine:
         "model": "m",
         "chat": ChatEncoder(TOKENIZERS["world"]()),
         "_label_texts": {},
+        "_server": ServerConnection("http://x/v1", "", 1, 1.0, 0, 0.0),
     }
     return engine
 
@@ -345,9 +347,9 @@ def check_answer(choice: dict[str, Any]) -> None:
     """What a server that is broken, or hostile, answers."""
     engine = _asking_engine()
     with suppress(SelfJudgeError):
-        engine._understood(lambda: engine._completion(0, choice))
+        engine._server._understood(lambda: engine._completion(0, choice))
     with suppress(SelfJudgeError):
-        a, b = engine._understood(lambda: engine._label_pair(0, (5, 6), [choice]))
+        a, b = engine._server._understood(lambda: engine._label_pair(0, (5, 6), [choice]))
         assert 0 <= a <= 1
         assert 0 <= b <= 1
 

@@ -17,7 +17,7 @@ import torch
 from served_model import ServedModel
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
-from selfjudge.engines import openai_server
+from selfjudge.engines import openai_connection
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model, save_model
 from selfjudge.errors import RunError
@@ -287,7 +287,7 @@ def test_a_server_that_comes_back_is_waited_for(
     tmp_path: Path, served: Recipe, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = run_self_training(served, tmp_path / "whole")
-    monkeypatch.setattr(openai_server, "_FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(openai_connection, "_FIRST_PAUSE", 0.1)
 
     def die() -> None:
         server.stop()
