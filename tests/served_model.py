@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from typing import Any
@@ -222,3 +222,10 @@ def handler(served: ServedModel) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+@contextmanager
+def served_models(model: PreTrainedModel, chat: ChatEncoder) -> Iterator[Callable[..., ServedModel]]:
+    """Gives what starts servers of a model, as :class:`ServedModel` takes them; they end together."""
+    with ExitStack() as stack:
+        yield lambda mode="vllm", **options: stack.enter_context(ServedModel(model, chat, mode, **options).running())

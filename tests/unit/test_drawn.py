@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import chain
 
 import pytest
 import torch
-from served_model import ServedModel
+from served_model import ServedModel, served_models
 from transformers import LlamaForCausalLM
 
 from selfjudge.engines import static_decode
@@ -35,10 +34,8 @@ def model(world_chat: ChatEncoder, tiny_llama: Callable[..., LlamaForCausalLM]) 
 
 @pytest.fixture
 def serve(model: LlamaForCausalLM, world_chat: ChatEncoder) -> Iterator[Callable[..., ServedModel]]:
-    with ExitStack() as stack:
-        yield lambda mode="vllm", **options: stack.enter_context(
-            ServedModel(model, world_chat, mode, **options).running()
-        )
+    with served_models(model, world_chat) as serve:
+        yield serve
 
 
 def tell(engine: Engine, params: SamplingParams = PARAMS) -> tuple[Places, list[list[Completion]]]:

@@ -6,14 +6,13 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 import torch
 from score_server import DOWN, MODEL, ScoreEngine, app_on, chat_body, judge_on, listening, scores
-from served_model import NAME, ServedModel
+from served_model import NAME, ServedModel, served_models
 from transformers import LlamaForCausalLM
 
 from selfjudge.engines.base import SamplingParams
@@ -47,10 +46,8 @@ def model(world_chat: ChatEncoder) -> LlamaForCausalLM:
 
 @pytest.fixture
 def serve(model: LlamaForCausalLM, world_chat: ChatEncoder) -> Iterator[Callable[..., ServedModel]]:
-    with ExitStack() as stack:
-        yield lambda mode="vllm", **options: stack.enter_context(
-            ServedModel(model, world_chat, mode, **options).running()
-        )
+    with served_models(model, world_chat) as serve:
+        yield serve
 
 
 def upstream(chat: ChatEncoder, *servers: ServedModel) -> UpstreamBackend:
@@ -161,8 +158,8 @@ def test_who_leaves_midway_drops_the_connection_to_the_server(
 ) -> None:
     backend = upstream(world_chat, serve(stream="waits"))
     cancelled = threading.Event()
-    engine = backend._servers[0].engine
-    ask = engine._streamed
+    server = backend._servers[0].engine._server
+    ask = server._streamed
 
     async def watched(*args: Any) -> Any:
         try:
@@ -171,7 +168,7 @@ def test_who_leaves_midway_drops_the_connection_to_the_server(
             cancelled.set()
             raise
 
-    engine._streamed = watched  # type: ignore[method-assign]
+    server._streamed = watched  # type: ignore[method-assign]
     with listening(create_app(backend, NAME, SETTINGS)) as (url, _):
         body = chat_body(model=NAME, stream=True, seed=11, n_candidates=7)
         with httpx.stream("POST", url + CHAT, json=body, timeout=20) as response:
