@@ -16,6 +16,7 @@ from selfjudge.baselines.run import METHODS, run_baseline
 from selfjudge.errors import SelfJudgeError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.jsft import run_jsft
+from selfjudge.training.processes import leave
 from selfjudge.training.self_training import run_self_training
 
 
@@ -39,5 +40,4 @@ for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     except SelfJudgeError as e:
         outcome = f"{type(e).__name__}: {e}"
     Path(f"{job['folder']}.{os.environ['RANK']}").write_text(outcome, encoding="utf-8")
-# Threads of gloo that are left when the interpreter ends abort the process.
-PartialState().destroy_process_group()
+leave()

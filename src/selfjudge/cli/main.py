@@ -67,7 +67,10 @@ def main() -> None:
     except ElsewhereError:
         sys.exit(2)  # the process that stopped says why
     except Interruption as e:
-        print(f"Stopped: {e}", file=sys.stderr)
+        from selfjudge.training.processes import is_main
+
+        if is_main():  # all processes have stopped, for the same reason
+            print(f"Stopped: {e}", file=sys.stderr)
         sys.exit(128 + e.signal)
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)

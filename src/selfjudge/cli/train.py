@@ -88,11 +88,15 @@ def _print_rounds(run: RunFolder) -> None:
 
 
 def finished(run: RunFolder, next_command: str | None = None) -> None:
-    """Prints what a run left, and the command to go on with; of several processes the main one does."""
-    from selfjudge.training.processes import is_main
+    """Prints what a run left, and the command to go on with; of several processes the main one does. They part then."""
+    from selfjudge.training.processes import is_main, leave
 
-    if not is_main():
-        return
+    if is_main():
+        _print_result(run, next_command)
+    leave()
+
+
+def _print_result(run: RunFolder, next_command: str | None) -> None:
     # Each round has its own logs.
     last = run.path / f"round-{len(run.info['rounds'])}" if "rounds" in run.info else run.path
     rows: list[tuple[str, object]] = [("Model", run.model), ("Steps", run.info["steps"])]

@@ -94,6 +94,12 @@ def gather_objects(item: Item) -> list[Item]:
     return found
 
 
+def leave() -> None:
+    """Leaves the other processes, once there is nothing more to do: gloo's threads abort an interpreter that ends."""
+    if _joined():
+        dist.destroy_process_group()
+
+
 def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 
