@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DeepSpeedPlugin
@@ -21,7 +22,7 @@ from selfjudge.recipes.load import load_recipe
 from selfjudge.training import measures, processes
 from selfjudge.training.even import NO_ROW, EvenCollator, EvenRows, EvenSampler, even_sampler
 from selfjudge.training.measures import Measures
-from selfjudge.training.processes import main_first, on_main, spread
+from selfjudge.training.processes import leave, main_first, on_main, spread
 from selfjudge.training.whole_weights import check_layout
 
 LAYOUTS = Path(__file__).parents[2] / "examples" / "accelerate"
@@ -97,6 +98,13 @@ def test_alone_work_is_just_done() -> None:
         16,
         27,
     ]
+
+
+def test_who_leaves_is_alone() -> None:
+    leave()  # nothing to leave yet
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    leave()
+    assert not dist.is_initialized()
 
 
 def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

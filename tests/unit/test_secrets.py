@@ -116,6 +116,10 @@ def test_the_password_of_an_upstream(
     ("setting", "advice"),
     [
         (f"self_training.judge={{kind: external, model: m, url: 'http://me:{SECRET}@h/v1'}}", "OPENAI_API_KEY"),
+        (
+            f"self_training.judge={{kind: external, model: m, url: ['http://g/v1', 'http://me:{SECRET}@h/v1']}}",
+            "OPENAI_API_KEY",
+        ),
         (f"self_training.training.hub_token={SECRET}", "HF_TOKEN"),
         (f"jsft.training.push_to_hub_token={SECRET}", "HF_TOKEN"),
         (f"baselines.rlhf.training.api_key={SECRET}", "HF_TOKEN"),
