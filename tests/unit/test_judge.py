@@ -248,3 +248,21 @@ def test_without_a_rationale_in_the_template_there_is_none(
     judge = make_judge(tiny_llama(chatml_tokenizer), chatml_tokenizer)
     questions = judge.questions([COMPARISON])
     assert judge.rationales(questions, judge.verdicts(questions), max_new_tokens=4) == [{}]
+
+
+def test_two_responses_that_fill_the_room_just_fit(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    """Under the principle with the longest template, in either order."""
+    judge = make_judge(tiny_llama(chatml_tokenizer), chatml_tokenizer, templates="ultrafeedback-principles")
+    prompt = (Message(role="user", content="Name the sea."),)
+
+    def longest(a: str, b: str) -> int:
+        questions = Comparison(id="0", prompt=prompt, response_a=a, response_b=b)
+        return judge.longest_prompt(questions)
+
+    lengths = [len(e.prompt(prompt, "", "").token_ids) for e in judge.encoder.principles.values()]
+    assert len(set(lengths)) > 1
+    assert max(lengths) == longest("", "")
+    limit = judge.engine.max_length - 1 - max(lengths)
+    assert judge.room(prompt) == limit // 2

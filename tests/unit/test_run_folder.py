@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfjudge.data.load import PreparedData
+from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import load_recipe
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.checkpoints import commit, partial
 from selfjudge.training.run_folder import RunFolder
+from selfjudge.training.stage import record_data
 
 
 @pytest.fixture
@@ -169,3 +172,12 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/r cannot be made \(Not a directory\): choose another --output-dir"):
         RunFolder.open(tmp_path / "file" / "r", "train", recipe)
+
+
+def test_a_resumed_run_tells_of_a_row_that_was_left_out_once(tmp_path: Path, recipe: Recipe) -> None:
+    data = PreparedData((), (), (), (), (), {"own.jsonl": "0" * 64}, {"own.jsonl": 1})
+    dropped = [DroppedRow("policy", "row-7", "too long")]
+    for resume in (False, True):
+        record_data(RunFolder.open(tmp_path / "run", "jsft", recipe, resume=resume), data, dropped)
+    assert len((tmp_path / "run" / "dropped.jsonl").read_text().splitlines()) == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["dropped"] == 1

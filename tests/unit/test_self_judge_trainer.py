@@ -141,3 +141,19 @@ def test_a_limit_asks_for_the_kl_once_a_step(
     with HostReads() as reads:
         assert not trainer.check_stop()
     assert (reads.count, lists) == (0, [1])
+
+
+def test_what_a_step_leaves_is_taken_back(make: Callable[..., SelfJudgeTrainer]) -> None:
+    left = {
+        "stop": {
+            "reason": None,
+            "rule": {"start_length": 5.0, "recent": [{"kl": 1.0, "length": 7.0, "agreement": 0.25}]},
+        },
+        "logged": {"kl": (6.0, 4.0)},
+        # A rule is asked after each step, but a rollout of two steps is measured before the first of them only.
+        "seen": {"kl": 1.0, "length": 7.0, "agreement": 0.25},
+    }
+    trainer = make(Counted(), stop={"window": 4, "max_kl": 2.0})
+    trainer.restore(left)
+    assert trainer.progress().state() == left
+    assert trainer._logged.take() == {"kl": 1.5}

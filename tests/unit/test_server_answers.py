@@ -70,3 +70,8 @@ def test_completions_that_are_none(asked: Callable[[dict[str, Any]], OpenAIEngin
     choice = {"index": 0, "text": "a", "finish_reason": "stop", "logprobs": None, **fields}
     with pytest.raises(EngineError, match="is no completion"):
         asked(choice).sample([[5]], SamplingParams(max_new_tokens=1))
+
+
+def test_a_completion_without_a_text(asked: Callable[[dict[str, Any]], OpenAIEngine]) -> None:
+    with pytest.raises(EngineError, match="is no completion"):
+        asked({"index": 0, "finish_reason": "stop", "logprobs": None}).sample([[5]], SamplingParams(max_new_tokens=1))
