@@ -34,6 +34,7 @@ SMOKE = {
     "gguf": ["python", "-c", "import gguf, transformers.modeling_gguf_pytorch_utils, selfjudge.engines.load"],
     "openai": ["python", "-c", "from selfjudge import AsyncClient, OpenAIEngine; AsyncClient('http://127.0.0.1:1/v1')"],
     "baselines": ["selfjudge", "baseline", "sft", "--recipe", "demo", *FEW],
+    "privacy": ["selfjudge", "data", "anonymize", "letters.jsonl", "--output", "anonymous.jsonl"],
     "eval": [
         "selfjudge",
         "eval",
@@ -48,6 +49,8 @@ SMOKE = {
         "math",
     ],
 }
+# At import, which every run of the tests does: an extra without a test is seen before the long ones run.
+assert SMOKE.keys() | {"serve", "vllm", "test", "docs"} == EXTRAS.keys(), "each extra needs a test of its own"
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +137,16 @@ def test_an_extra_works_without_the_others(
     packages = bare_environment.needed(wheel_metadata, frozenset({extra}))
     programs = bare_environment.make(tmp_path / "env", built["wheel"], packages)
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "1 + 1?", "answer": "2"}))
+    letter = {"prompt": "Who are you?", "chosen": "ada@example.com", "rejected": "Nobody."}
+    (tmp_path / "letters.jsonl").write_text(json.dumps(letter))
     for side, answer in (("a", "2"), ("b", "3")):
         (tmp_path / f"{side}.jsonl").write_text(json.dumps({"prompt": "1 + 1?", "output": answer}))
     if extra == "serve":
         _answers_over_http(programs, tmp_path)
     else:
         run(programs, *SMOKE[extra], folder=tmp_path)
+    if extra == "privacy":
+        assert json.loads((tmp_path / "anonymous.jsonl").read_text())["chosen"] == "<EMAIL_1>"
 
 
 def _answers_over_http(programs: Path, folder: Path) -> None:
