@@ -28,10 +28,10 @@ test: .venv/installed-test  ## what every change must pass: style, types, tests,
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 	$(PYTEST) -m "not long"
 
-test-all: test test-long test-min test-vllm  ## all there is
+test-all: test test-long test-vllm test-min fuzz  ## all there is
 
-test-long: .venv/installed-test  ## what takes too long for every change: kill -9, soak, fuzzing
-	$(PYTEST) -m long
+test-long: .venv/installed-test  ## what takes too long for every change: kill -9, soak, a minute of fuzzing each
+	FUZZ_SECONDS=60 $(PYTEST) -m long
 
 # The oldest torch from PyPI is a CUDA build of 6 GB; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has a small one.
 # Left out are tests of what is no matter of versions: the processor time of --help, and what the heap is at a server's start.
