@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -9,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from selfjudge.engines.base import SamplingParams
@@ -41,12 +44,16 @@ class ServedModel:
         self.failures: list[Answer] = options.get("failures", [])
         self.max_model_len: int | None = options.get("max_model_len", 256)
         self.key: str | None = options.get("key")
+        # What vLLM does with VLLM_ALLOW_RUNTIME_LORA_UPDATING: the engines of loaded adapters, all that ever were.
+        self.takes_adapters: bool = options.get("takes_adapters", False)
+        self.adapters: dict[str, TransformersEngine] = {}
+        self.loaded: list[str] = []
         self.url = ""
         self.requests: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
         self.stopped = threading.Event()
         # One model, many threads.
-        self._model_lock, self._count_lock = threading.Lock(), threading.Lock()
+        self._model_lock, self._count_lock, self._adapter_lock = (threading.Lock() for _ in range(3))
 
     @contextmanager
     def running(self, port: int = 0) -> Iterator[ServedModel]:
@@ -69,6 +76,22 @@ class ServedModel:
         model = {**adapter, "id": NAME, "max_model_len": self.max_model_len}
         return 200, {"object": "list", "data": [model, adapter]}
 
+    def change_adapters(self, path: str, body: dict[str, Any]) -> Answer:
+        name, folder = body["lora_name"], body.get("lora_path")
+        if not self.takes_adapters:
+            return 404, {"detail": "Not Found"}
+        with self._adapter_lock:
+            if path == "/v1/unload_lora_adapter":
+                return (200, "gone") if self.adapters.pop(name, None) else _refused(404, f"{name} is not loaded")
+            if name in self.adapters:
+                return _refused(400, f"The lora adapter '{name}' has already been loaded.")
+            if not Path(folder).is_dir():
+                return _refused(404, f"No adapter found for {folder}")
+            adapted = PeftModel.from_pretrained(copy.deepcopy(self.engine.model), folder)
+            self.adapters[name] = TransformersEngine(adapted, self.chat)
+            self.loaded.append(name)
+        return 200, f"Success: {name}"
+
     def complete(self, body: dict[str, Any]) -> Answer:
         with self._count_lock:
             self.requests.append(body)
@@ -81,6 +104,8 @@ class ServedModel:
                 self.stopped.wait(30)
             if failure:
                 return failure
+            if self.takes_adapters and body["model"] not in (NAME, *self.adapters):
+                return _refused(404, f"The model `{body['model']}` does not exist.")
             if self.mode == "web page":
                 return 200, "<html>hello</html>"
             if self.most_at_once < 2:
@@ -113,8 +138,11 @@ class ServedModel:
     def _choices(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         n = 1 if self.mode == "one completion" else body.get("n", 1)
         params = SamplingParams(n, body["temperature"], body.get("top_p", 1.0), body["max_tokens"], body.get("seed", 0))
-        (completions,) = self.engine.sample([body["prompt"]], params)
+        (completions,) = self._engine(body).sample([body["prompt"]], params)
         return [self._choice(i, body, c) for i, c in enumerate(completions)]
+
+    def _engine(self, body: dict[str, Any]) -> TransformersEngine:
+        return self.adapters.get(body["model"], self.engine)
 
     def _choice(self, index: int, body: dict[str, Any], completion: Completion) -> dict[str, Any]:
         vllm = self.mode in ("vllm", "old vllm")
@@ -129,7 +157,7 @@ class ServedModel:
     def _logprobs(self, body: dict[str, Any], completion: Completion) -> dict[str, Any]:
         ids = list(completion.ids)
         with torch.no_grad():
-            logits = self.engine.model(torch.tensor([[*body["prompt"], *ids]]), use_cache=False).logits
+            logits = self._engine(body).model(torch.tensor([[*body["prompt"], *ids]]), use_cache=False).logits
         rows = logits[0, len(body["prompt"]) - 1 : -1].log_softmax(-1)
         tops = [self._top(body, row, token) for row, token in zip(rows, ids, strict=True)]
         if self.mode == "llama.cpp":
@@ -174,6 +202,10 @@ def _pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
     return pieces
 
 
+def _refused(status: int, message: str) -> Answer:
+    return status, {"error": {"message": message, "code": status}}
+
+
 def handler(served: ServedModel) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -183,7 +215,11 @@ def handler(served: ServedModel) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, answer = served.complete(body)
+            commands = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+            if self.path in commands:
+                status, answer = served.change_adapters(self.path, body)
+            else:
+                status, answer = served.complete(body)
             if body.get("stream") and status == 200 and isinstance(answer, dict):
                 self._stream(answer)
             else:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from launch import job, launch, metrics, outcomes
+from served_model import served_models
 from transformers import PreTrainedModel
 
 from selfjudge.baselines.run import run_baseline
 from selfjudge.engines.load import load_model
 from selfjudge.recipes.schema import Recipe
+from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.jsft import run_jsft
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_training import run_self_training
@@ -142,3 +144,30 @@ def test_fsdp2_does_what_one_process_does(tmp_path: Path, tiny_recipe: Make, dis
     alone, jobs = both_ways(names, tiny_recipe, tmp_path, use_cpu=False)
     launch([*jobs.values()], 2, "fsdp2", timeout=300)
     assert_same_runs(jobs, alone, distance, "FSDP")
+
+
+@pytest.mark.parametrize(
+    "layout", [pytest.param("ddp", marks=pytest.mark.slow), pytest.param("fsdp2", marks=pytest.mark.long)]
+)
+def test_two_processes_share_the_servers_that_sample(
+    layout: str, tmp_path: Path, tiny_recipe: Make, tiny_model_folder: Path, world_chat: ChatEncoder, distance: Distance
+) -> None:
+    start = load_model(tiny_model_folder, dtype="float32").model
+    with served_models(start, world_chat) as serve, pytest.MonkeyPatch.context() as patch:
+        servers = [serve(takes_adapters=True) for _ in range(2)]
+        section = {"engine": "openai", "servers": {"url": [s.url for s in servers]}, "lora": LORA}
+        for behind in (0, 1):
+            rollout = {"top_p": 1.0, "max_new_tokens": 8, "async": behind}
+            patch.setitem(
+                CASES, f"served {behind}",
+                Case("train", 20, {**section, "rollout": rollout}, {"max_steps": 4, "learning_rate": 0.5}),
+            )  # fmt: skip
+        more = {"use_cpu": False} if layout == "fsdp2" else {}
+        alone, jobs = both_ways(["served 0", "served 1"], tiny_recipe, tmp_path, **more)
+        one = [len(server.loaded) for server in servers]
+        launch([*jobs.values()], 2, layout, timeout=300)
+    assert_same_runs(jobs, alone, distance, "FSDP" if layout == "fsdp2" else "MULTI_CPU")
+    for server, before in zip(servers, one, strict=True):
+        assert len(server.loaded) == 2 * before == 16  # each adapter once, for both processes
+        assert len(set(server.loaded)) == 16
+        assert server.adapters == {}

@@ -193,6 +193,19 @@ def test_layouts_that_would_go_wrong_are_refused() -> None:
         check_layout(layout(cpu_ram_efficient_loading=True))
 
 
-def test_rollouts_of_shared_servers_are_refused() -> None:
-    with pytest.raises(RecipeError, match="a server cannot be given the weights of each step"):
-        load_recipe("demo", ["self_training.engine=openai"])
+OPENAI = ["self_training.engine=openai", "self_training.lora={r: 8}"]
+SERVERS = "self_training.servers.url=[http://a/v1, http://b/v1]"
+
+
+def test_rollouts_of_shared_servers_need_them_and_an_adapter() -> None:
+    recipe = load_recipe("demo", [*OPENAI, SERVERS, "self_training.rollout.async=1"])
+    assert recipe.self_training.servers.url == ["http://a/v1", "http://b/v1"]
+    for settings, said in [
+        (OPENAI, "go together: set both"),
+        ([SERVERS], "go together: set both"),
+        (["self_training.engine=openai", SERVERS, "self_training.lora=null"], "hands over adapters"),
+        ([*OPENAI, "self_training.servers.url=http://u:p@a/v1"], "servers.url has a password"),
+        (["self_training.rollout.async=1"], "engine=vllm or openai"),
+    ]:
+        with pytest.raises(RecipeError, match=said):
+            load_recipe("demo", settings)

@@ -196,7 +196,7 @@ def test_rollouts_beside_training(write: Any) -> None:
         ("self_training.rollout.async=2", r"'self_training\.rollout\.async': .*less than or equal to 1"),
         (
             "self_training.rollout.async=1",
-            r"yaml: self_training\.rollout\.async=1 needs self_training\.engine=vllm, [^.]*: set [^.]*\.$",
+            r"yaml: self_training\.rollout\.async=1 needs self_training\.engine=vllm or openai, [^.]*: set [^.]*\.$",
         ),
         ("=3", "not of the form"),
         ("jsft..lora=3", "not of the form"),

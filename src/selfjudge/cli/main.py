@@ -63,27 +63,40 @@ def main() -> None:
     # As Ctrl-C does, so that what is open is closed. Training and `serve` have handlers of their own.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        code = _outcome()
+    finally:
+        if "torch" in sys.modules:
+            from selfjudge.training.processes import leave
+
+            leave()
+    sys.exit(code)
+
+
+def _outcome() -> int:
+    """Runs the command, which may exit by itself; returns the exit code, a user's error told in one sentence."""
+    try:
         app()
     except ElsewhereError:
-        sys.exit(2)  # the process that stopped says why
+        return 2  # the process that stopped says why
     except Interruption as e:
         from selfjudge.training.processes import is_main
 
         if is_main():  # all processes have stopped, for the same reason
             print(f"Stopped: {e}", file=sys.stderr)
-        sys.exit(128 + e.signal)
+        return 128 + e.signal
     except SelfJudgeError as e:
         print(f"Error: {e}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except OSError as e:
         if e.errno not in _UNWRITABLE:
             raise
         where = e.filename or "The output"
         print(f"Error: {where} cannot be written ({e.strerror}): make room or choose another output.", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

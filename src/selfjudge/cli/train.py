@@ -88,12 +88,11 @@ def _print_rounds(run: RunFolder) -> None:
 
 
 def finished(run: RunFolder, next_command: str | None = None) -> None:
-    """Prints what a run left, and the command to go on with; of several processes the main one does. They part then."""
-    from selfjudge.training.processes import is_main, leave
+    """Prints what a run left, and the command to go on with; of several processes the main one does."""
+    from selfjudge.training.processes import is_main
 
     if is_main():
         _print_result(run, next_command)
-    leave()
 
 
 def _print_result(run: RunFolder, next_command: str | None) -> None:

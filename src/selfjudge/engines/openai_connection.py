@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from selfjudge.engines.openai_answers import Choice, StreamedChoices
@@ -31,6 +32,7 @@ class ServerConnection:
     """Asks one server. Every method raises EngineError if it cannot be reached, or refuses a request."""
 
     model = ""  # the name it is served under, once it is known
+    adapter: Path | None = None  # where ``model`` is an adapter that we have the server load
     _shared: openai.AsyncOpenAI | None = None
     _gone = False  # and waited for
 
@@ -72,6 +74,17 @@ class ServerConnection:
             )
         return models
 
+    async def load(self) -> None:
+        """Has a vLLM server load the adapter, from a folder that it sees, under the name ``model``."""
+        async with self._client() as client:
+            await self._load(client)
+
+    async def unload(self, model: str) -> None:
+        """Has the server forget an adapter; that it does not know it, or is gone, is no error."""
+        async with self._client() as client:
+            with suppress(EngineError):
+                await self._request(_command(client, "unload_lora_adapter", lora_name=model), f"to unload {model!r}")
+
     async def ask(
         self,
         bodies: Sequence[dict[str, Any]],
@@ -89,9 +102,7 @@ class ServerConnection:
                 if ended:
                     choices = await self._streamed(client, i, body, ended)
                 else:
-                    answer = await self._patiently(
-                        lambda: client.completions.create(model=self.model, **body), f"prompt {i}"
-                    )
+                    answer = await self._answer(client, i, body)
                     choices = self._understood(partial(_choices, answer))
             return self._understood(partial(read, i, choices))
 
@@ -103,6 +114,35 @@ class ServerConnection:
                 # The first failure cancelled the others.
                 raise failures.exceptions[0] from failures.exceptions[0].__cause__
         return [task.result() for task in tasks]
+
+    async def _answer(self, client: openai.AsyncOpenAI, i: int, body: dict[str, Any]) -> Any:
+        def request() -> Awaitable[Any]:
+            return client.completions.create(model=self.model, **body)
+
+        try:
+            return await self._patiently(request, f"prompt {i}")
+        except EngineError as e:
+            if self.adapter is None or not isinstance(e.__cause__, openai.NotFoundError):
+                raise
+        await self._load(client)  # the server was started anew, and had lost it
+        return await self._patiently(request, f"prompt {i}")
+
+    async def _load(self, client: openai.AsyncOpenAI) -> None:
+        def request() -> Awaitable[str]:
+            return _command(client, "load_lora_adapter", lora_name=self.model, lora_path=str(self.adapter))
+
+        try:
+            await self._patiently(request, f"to load {self.adapter}")
+        except EngineError as e:
+            if not isinstance(e.__cause__, openai.APIStatusError):
+                raise
+            if "already been loaded" in str(e):  # for another process or another prompt
+                return
+            raise EngineError(
+                f"The server at {self.base_url} does not load the adapter {self.adapter} ({_short(e.__cause__)}): "
+                "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and a --max-lora-rank no "
+                "less than the adapter's, where it sees that folder."
+            ) from e.__cause__
 
     def _understood(self, read: Callable[[], T]) -> T:
         """Returns what ``read`` makes of an answer.
@@ -190,6 +230,11 @@ class ServerConnection:
             404: "check that the URL ends with /v1 and names a server of /v1/completions",
         }.get(getattr(error, "status_code", 0), "look at its log")
         return f"{server} refused {what}{served} with {status} ({_short(error)}): {advice}."
+
+
+def _command(client: openai.AsyncOpenAI, name: str, **body: str) -> Awaitable[str]:
+    """Asks for what vLLM has beyond OpenAI's API; such a server answers with a line of text."""
+    return client.post(f"/{name}", cast_to=str, body=body)
 
 
 def _passing(error: BaseException | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +80,38 @@ class OpenAIEngine:
         self._label_texts: dict[int, str] = {}
         self._server = ServerConnection(base_url, api_key, concurrency, timeout, max_retries, patience)
         listed = wait_for(self._server.models())
-        self.model = self._server.model = model or next(iter(listed))
+        self._server.model = model or next(iter(listed))
         if self.model not in listed:
             names = ", ".join(map(repr, listed))
             raise EngineError(f"The server at {base_url} does not serve {self.model!r}: name one of {names}.")
         # vLLM says the length of its base model only, not of the adapters on it.
         said = listed[self.model] or next(filter(None, listed.values()), None)
         self._max_length = int(max_length or said or min(chat.tokenizer.model_max_length, 2**31))
+
+    @property
+    def model(self) -> str:
+        """The name that the model is served under."""
+        return self._server.model
+
+    def name_adapter(self, name: str, folder: Path) -> None:
+        """Samples from now on from a PEFT adapter that a vLLM server loads from a folder which it sees.
+
+        Where the server turns out not to know it, as after a new start, it is made to load it. No name may ever stand
+        for two adapters: the server remembers prefixes by it.
+        """
+        self._server.model, self._server.adapter = name, folder
+
+    def load_adapter(self) -> None:
+        """Has the server load the named adapter.
+
+        Raises:
+            EngineError: if the server cannot be reached, or does not load it.
+        """
+        wait_for(self._server.load())
+
+    def drop_adapter(self, name: str) -> None:
+        """Has the server forget an adapter. That it does not know it, or is gone, is no error."""
+        wait_for(self._server.unload(name))
 
     @property
     def max_length(self) -> int:

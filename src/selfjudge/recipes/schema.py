@@ -122,7 +122,7 @@ class RolloutSection(Section):
         ge=0,
         le=1,
         alias="async",  # a word that Python keeps for itself
-        description="rollouts sampled and judged while the one before is trained on; needs engine: vllm",
+        description="rollouts sampled and judged while the one before is trained on; needs engine: vllm or openai",
     )
 
 
@@ -136,6 +136,14 @@ class StopSection(Section):
         None, gt=0, le=1, description="of rounds: share of held-out pairs judged as by the former round's judge"
     )
     window: int = Field(10, ge=1, description="steps the measures are averaged over")
+
+
+def _without_password(url: str | list[str], key: str) -> str | list[str]:
+    if any(without_credentials(one) != one for one in ([url] if isinstance(url, str) else url)):
+        raise ValueError(
+            f"{key} has a password, which would be written into the run folder: take it out, and set OPENAI_API_KEY."
+        )
+    return url
 
 
 class RolloutJudgeSection(Section):
@@ -153,12 +161,7 @@ class RolloutJudgeSection(Section):
     @field_validator("url")
     @classmethod
     def _no_password(cls, url: str | list[str] | None) -> str | list[str] | None:
-        if any(without_credentials(one) != one for one in ([url] if isinstance(url, str) else url or ())):
-            raise ValueError(
-                "self_training.judge.url has a password, which would be written into the run folder: take it out, and "
-                "set OPENAI_API_KEY."
-            )
-        return url
+        return url and _without_password(url, "self_training.judge.url")
 
     @model_validator(mode="after")
     def _server_for_external(self) -> Self:
@@ -188,6 +191,22 @@ class VllmSection(Section):
     enforce_eager: bool = Field(False, description="skip compilation: starts sooner, samples slower")
 
 
+class ServersSection(Section):
+    """The vLLM servers that rollouts run in with ``engine: openai``; all processes share them."""
+
+    url: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="a server of the start with LoRA, such as http://localhost:8000/v1, or several that share the work"
+    )
+    served_model: str | None = Field(
+        None, description="the name of the start there; by default the first that is listed"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str | list[str]) -> str | list[str]:
+        return _without_password(url, "self_training.servers.url")
+
+
 class SelfTrainingSection(Section):
     """Self-training by on-policy judgment."""
 
@@ -208,32 +227,34 @@ class SelfTrainingSection(Section):
         default=LoraSection(),
         description="base weights = judge = reference, adapter = policy; null trains all weights beside a frozen copy",
     )
-    engine: Literal["transformers", "vllm"] = Field(
+    engine: Literal["transformers", "vllm", "openai"] = Field(
         "transformers",
-        description="what samples rollouts; vllm also judges them where base weights and adapter share it",
+        description="what samples rollouts, and judges them where it keeps the base weights: the model in training, a "
+        "vLLM of its own, or vLLM servers",
     )
     vllm: VllmSection = VllmSection()
+    servers: ServersSection | None = None
     rollout: RolloutSection = RolloutSection()
     judge: RolloutJudgeSection = RolloutJudgeSection()
     stop: StopSection = StopSection()
     training: Training = Field(default_factory=dict, description="transformers.TrainingArguments")
 
-    @field_validator("engine", mode="before")
-    @classmethod
-    def _no_shared_servers(cls, engine: object) -> object:
-        if engine == "openai":
-            raise ValueError(
-                "self_training.engine=openai is not supported, as a server cannot be given the weights of each step: "
-                "sample with transformers or vllm; servers can judge (self_training.judge.kind=external)."
-            )
-        return engine
-
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:
         if self.rollout.ahead and self.engine == "transformers":
             raise ValueError(
-                "self_training.rollout.async=1 needs self_training.engine=vllm, as a model in training cannot sample "
-                "meanwhile: set the engine to vllm, or async to 0."
+                "self_training.rollout.async=1 needs self_training.engine=vllm or openai, as a model in training "
+                "cannot sample meanwhile: set the engine to one of them, or async to 0."
+            )
+        if (self.engine == "openai") != (self.servers is not None):
+            raise ValueError(
+                "self_training.engine=openai and self_training.servers.url (the vLLM servers) go together: set both, "
+                "or neither."
+            )
+        if self.engine == "openai" and self.lora is None:
+            raise ValueError(
+                "self_training.engine=openai hands over adapters, and self_training.lora is null: set lora, or the "
+                "engine to transformers or vllm."
             )
         if self.rollout.ahead and self.judge.kind == "dynamic":
             raise ValueError(

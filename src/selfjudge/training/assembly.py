@@ -6,31 +6,29 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from peft import PeftModel
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
 from selfjudge.core.losses import Objective
 from selfjudge.engines.base import Engine, SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import LoadedModel
-from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
 from selfjudge.judge import Judge
 from selfjudge.recipes.schema import Recipe
-from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import context_text, load_templates
 from selfjudge.training.pair_source import ON_POLICY, PairSource
 from selfjudge.training.pairing import PairRules, RolloutPrompt
 from selfjudge.training.replay import Replay
 from selfjudge.training.rollout import Rollout, RolloutCollector, nothing_to_hand_over
+from selfjudge.training.rollout_engine import RolloutEngine
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
 from selfjudge.training.stage import MetricsFile, batching, pad_id, with_lora
 from selfjudge.training.stop import StopRule
-from selfjudge.training.vllm_rollout import HandedOverPolicy
 from selfjudge.training.whole_weights import empty, shards_weights
 
 _SHOWN_PAIRS = 2
+_PROBED_PROMPTS = 8
 
 
 def self_judge_trainer(
@@ -40,15 +38,15 @@ def self_judge_trainer(
     prompts: list[RolloutPrompt],
     run: RunFolder,
     callbacks: Sequence[TrainerCallback] = (),
-    core: VllmCore | None = None,
+    engine: RolloutEngine | None = None,
     source: PairSource = ON_POLICY,
     served: Judge | None = None,
     replay: Replay | None = None,
 ) -> SelfJudgeTrainer:
     """Returns the trainer with policy, judge and frozen reference put together as the recipe says.
 
-    With LoRA all three share one set of weights; without, a frozen copy of the start is reference and judge. A vLLM
-    ``core`` that runs the start samples in the policy's place and, with LoRA, judges by its base weights. A ``served``
+    With LoRA all three share one set of weights; without, a frozen copy of the start is reference and judge. A rollout
+    ``engine`` samples in the policy's place and, where it keeps the start's weights, judges by them. A ``served``
     judge takes the place of the recipe's own model. Where processes hold shards of the weights, a twin of the model
     samples, which gets them whole for each rollout. ``replay`` is what the recipe's ``self_training.replay`` asks for.
     """
@@ -56,12 +54,15 @@ def self_judge_trainer(
     model = with_lora(loaded.model, section.lora, seed=recipe.seed)
     twin = copy.deepcopy(model) if shards_weights(args) else None
     sampled = model if twin is None else twin
-    if section.lora is None:
-        frozen = copy.deepcopy(loaded.model).requires_grad_(False)
-        reference = TransformersEngine(frozen, chat, **batching(recipe))
+    reference = _reference(recipe, loaded, sampled)
+    own = TransformersEngine(sampled, chat, **batching(recipe))
+    if engine is None:
+        parts = _collector(recipe, own, reference, reference, served)
     else:
-        reference = TransformersEngine(sampled, chat, adapter=False, **batching(recipe))
-    collector = source.collector(_collector(recipe, chat, sampled, reference, run, core, served), prompts, args)
+        policy = engine.policy(sampled, run.checkpoints / "rollout")
+        start = engine.start(reference, [p.ids for p in prompts[:_PROBED_PROMPTS]]) or reference
+        parts = _collector(recipe, policy, start, reference, served, policy.hand_over)
+    collector = source.collector(parts, prompts, args)
     if twin is not None:
         empty(twin)
     return SelfJudgeTrainer(
@@ -82,29 +83,27 @@ def self_judge_trainer(
     )
 
 
+def _reference(recipe: Recipe, loaded: LoadedModel, sampled: Any) -> TransformersEngine:
+    """Returns the start: the base weights of the model with an adapter that samples, else a copy."""
+    if recipe.self_training.lora is None:
+        return TransformersEngine(copy.deepcopy(loaded.model).requires_grad_(False), loaded.chat, **batching(recipe))
+    return TransformersEngine(sampled, loaded.chat, adapter=False, **batching(recipe))
+
+
 def _collector(
     recipe: Recipe,
-    chat: ChatEncoder,
-    model: PreTrainedModel | PeftModel,
+    policy: Engine,
+    start: Engine,
     reference: TransformersEngine,
-    run: RunFolder,
-    core: VllmCore | None,
     served: Judge | None,
+    hand_over: Callable[[], None] = nothing_to_hand_over,
 ) -> RolloutCollector:
-    section = recipe.self_training
-    policy: Engine = TransformersEngine(model, chat, **batching(recipe))
-    frozen: Engine = reference
-    hand_over: Callable[[], None] = nothing_to_hand_over
-    if core is not None:
-        handed = HandedOverPolicy(core, chat, model, run.checkpoints / "rollout")
-        policy, hand_over = handed, handed.hand_over
-        # Without LoRA vLLM has the policy's weights alone.
-        frozen = reference if section.lora is None else VllmEngine(core, chat, adapter=False)
-    judge = policy if section.judge.kind == "dynamic" else frozen
-    rollout = section.rollout
+    section, rollout = recipe.self_training, recipe.self_training.rollout
+    engine = policy if section.judge.kind == "dynamic" else start
+    judge = served or Judge(engine, JudgmentEncoder(load_templates(recipe.templates.set), reference.chat))
     return RolloutCollector(
         policy=policy,
-        judge=served or Judge(judge, JudgmentEncoder(load_templates(recipe.templates.set), chat)),
+        judge=judge,
         reference=reference,
         params=SamplingParams(
             n=rollout.samples,

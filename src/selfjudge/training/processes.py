@@ -5,6 +5,7 @@ Everything here is plain in a single process, and until the first ``TrainingArgu
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -95,8 +96,12 @@ def gather_objects(item: Item) -> list[Item]:
 
 
 def leave() -> None:
-    """Leaves the other processes, once there is nothing more to do: gloo's threads abort an interpreter that ends."""
+    """Leaves the other processes, once there is nothing more to do and no trainer is held any more.
+
+    Else gloo's threads, which may still let go of tensors, abort an interpreter that ends.
+    """
     if _joined():
+        gc.collect()  # a trainer is a cycle, and its DDP module keeps the threads
         dist.destroy_process_group()
 
 

@@ -35,7 +35,7 @@ from selfjudge.training.processes import is_main, on_main
 Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
 # How a run is carried out, not what comes of it.
-_FREE = ("judge.batch_size", "judge.token_budget", "self_training.judge.url")
+_FREE = ("judge.batch_size", "judge.token_budget", "self_training.judge.url", "self_training.servers.url")
 _LOGS = ("metrics.jsonl", "curve.jsonl", "rollouts.jsonl")
 
 

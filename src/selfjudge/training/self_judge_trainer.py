@@ -214,8 +214,10 @@ class SelfJudgeTrainer(Trainer):
     def _fill(self, epoch_iterator: Iterator[Any], device: torch.device) -> None:
         """Cuts the rollout that is due into micro-batches; where rollouts run ahead, begins the next one."""
         step = self.state.global_step
-        with interruptible():
-            due = self._ahead.take() if self._ahead else None
+        due = None
+        if self._ahead:
+            with interruptible(), whole_weights(self, self._twin):
+                due = self._ahead.take()
         if due is None:
             plan, sampled_at = self._plan(epoch_iterator, step, device), step
             with interruptible(), whole_weights(self, self._twin):
@@ -233,8 +235,9 @@ class SelfJudgeTrainer(Trainer):
         following = step + self._rollout_steps
         if self._ahead and following < self.state.max_steps:
             plan = self._plan(epoch_iterator, following, device)
-            if plan.prompts:  # else the epoch ends here, and the next one draws its prompts anew
-                self._ahead.start(plan, step)
+            if plan.batches:  # else the epoch ends here, and the next one draws its prompts anew
+                with whole_weights(self, self._twin):
+                    self._ahead.start(plan, step)
 
     def _plan(self, epoch_iterator: Iterator[Any], step: int, device: torch.device) -> RolloutPlan:
         """Takes this process's prompts of the rollout for ``step`` from the epoch: fewer at its end, maybe none."""

@@ -23,12 +23,12 @@ from selfjudge.training.processes import main_first
 from selfjudge.training.replay import Replay
 from selfjudge.training.result import save_trained
 from selfjudge.training.resumable import train
+from selfjudge.training.rollout_engine import rollout_engine
 from selfjudge.training.rounds import Round, run_rounds
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.served_judge import served_judge
 from selfjudge.training.stage import earlier_result, pad_id, record_data
 from selfjudge.training.start import load_start
-from selfjudge.training.vllm_rollout import rollout_core
 
 
 def run_self_training(
@@ -66,12 +66,12 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
     prompts, dropped = source.prompts(recipe, data, loaded, args)
     replay, rows_dropped = replay_of(recipe, data, loaded)
     served = main_first(lambda: served_judge(section.judge))
-    with rollout_core(recipe, this.start, args.world_size) as core:
+    with rollout_engine(recipe, this.start, loaded.chat, args.world_size) as engine:
         run = this.open()
         record_data(run, data, [*dropped, *rows_dropped], start=this.start, prompts=len(prompts))
-        if core is not None:
-            run.update(vllm=core.version)
-        trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, core, source, served, replay)
+        if engine is not None:
+            run.update(**engine.record)
+        trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, engine, source, served, replay)
         train(trainer, run)
     templates = load_templates(recipe.templates.set)
     save_trained(trainer, loaded.chat.tokenizer, run.model, templates, adapter=run.path / "adapter")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from selfjudge.engines.load import load_tokenizer, model_templates
 from selfjudge.judge import Judge
 from selfjudge.recipes.schema import RolloutJudgeSection
+from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 from selfjudge.training.processes import process_index
 
+if TYPE_CHECKING:
+    from selfjudge.engines.openai_server import OpenAIEngine
+
 PATIENCE = 1800.0
-"""Seconds that a training waits for its judge's server to come back."""
+"""Seconds that a training waits for its only server to come back."""
 
 
 def served_judge(section: RolloutJudgeSection) -> Judge | None:
@@ -23,15 +29,24 @@ def served_judge(section: RolloutJudgeSection) -> Judge | None:
     """
     if section.kind != "external":
         return None
-    from selfjudge.engines.openai_server import OpenAIEngine
-    from selfjudge.engines.openai_servers import JudgeServers
+    from selfjudge.engines.openai_servers import OpenAIServers
 
     assert section.url is not None  # as the section's validator has seen to
     assert section.model is not None
     chat = load_tokenizer(section.model)
-    urls = [section.url] if isinstance(section.url, str) else section.url
-    # Of several servers another takes over at once.
-    patience = PATIENCE if len(urls) == 1 else 0.0
-    engines = [OpenAIEngine(url, chat, model=section.served_model, patience=patience) for url in urls]
-    engine = engines[0] if len(engines) == 1 else JudgeServers(engines, first=process_index())
+    engine = OpenAIServers(server_engines(section.url, chat, section.served_model), first=process_index())
     return Judge(engine, JudgmentEncoder(load_templates(model_templates(section.model)), chat))
+
+
+def server_engines(url: str | list[str], chat: ChatEncoder, model: str | None) -> list[OpenAIEngine]:
+    """Returns the engines of a model on one server, which is waited for where it is gone, or on several.
+
+    Raises:
+        EngineError: if a server cannot be reached or does not have the model.
+        MissingExtraError: if the client of such servers is not installed.
+    """
+    from selfjudge.engines.openai_server import OpenAIEngine
+
+    urls = [url] if isinstance(url, str) else url
+    patience = PATIENCE if len(urls) == 1 else 0.0  # of several another takes over at once
+    return [OpenAIEngine(one, chat, model=model, patience=patience) for one in urls]

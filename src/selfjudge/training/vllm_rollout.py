@@ -1,19 +1,20 @@
-"""Rollouts by vLLM, which gets the weights in training before each."""
+"""Rollouts by a vLLM of this process, which gets the weights in training before each."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from selfjudge.engines.base import Engine
 from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
-from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder
+from selfjudge.training.rollout import Reference
 
 
 class HandedOverPolicy(VllmEngine):
@@ -43,29 +44,35 @@ class HandedOverPolicy(VllmEngine):
         shutil.rmtree(self._folder)
 
 
-@contextmanager
-def rollout_core(recipe: Recipe, start: str, processes: int) -> Iterator[VllmCore | None]:
-    """Runs a vLLM with the weights self-training starts from, where the recipe asks for one; else gives None.
+class VllmRollouts:
+    """A running vLLM as what samples rollouts."""
 
-    Args:
-        recipe: its ``self_training.engine`` and ``self_training.vllm``.
-        start: the model, as :func:`selfjudge.engines.load.load_model` takes it.
-        processes: training processes.
+    def __init__(self, core: VllmCore, chat: ChatEncoder, *, lora: bool) -> None:
+        """Takes a vLLM that runs the start; with ``lora`` adapters are handed over, else all weights."""
+        self._core, self._chat, self._lora = core, chat, lora
+        self.record: dict[str, object] = {"vllm": core.version}
+
+    def policy(self, model: PreTrainedModel | PeftModel, folder: Path) -> HandedOverPolicy:
+        """Returns the policy with the weights of ``model``."""
+        return HandedOverPolicy(self._core, self._chat, model, folder)
+
+    def start(self, reference: Reference, prompts: Sequence[Sequence[int]]) -> Engine | None:
+        """Returns vLLM's base weights; None where hand-overs replace them."""
+        return VllmEngine(self._core, self._chat, adapter=False) if self._lora else None
+
+
+@contextmanager
+def running_vllm(recipe: Recipe, start: str, chat: ChatEncoder) -> Iterator[VllmRollouts]:
+    """Runs a vLLM with the weights self-training starts from, as the recipe's ``self_training.vllm`` says.
 
     Raises:
         MissingExtraError: if vLLM is not installed.
         ModelError: if vLLM does not start with the model.
-        RecipeError: for more than one training process.
     """
     section = recipe.self_training
-    if section.engine == "transformers":
-        yield None
-        return
-    if processes > 1:
-        raise RecipeError(f"self_training.engine=vllm trains in one process, not in {processes}: use transformers.")
     rank = section.lora.r if section.lora else None
     core = VllmCore(start, lora_rank=rank, dtype=recipe.model.dtype, **section.vllm.model_dump())
     try:
-        yield core
+        yield VllmRollouts(core, chat, lora=rank is not None)
     finally:
         core.close()
