@@ -61,7 +61,8 @@ def looks_like(line: str, heading: str) -> bool:
     """As one sees it who takes a quoted line for text, and knows neither accents nor what is invisible."""
     letters = r"[\W_]*".join(c for c in heading if c.isalnum())
     seen = re.match(rf"[\W_]*{letters}\s*([\W_]|$)", unicodedata.normalize("NFKD", line), re.IGNORECASE)
-    return not line.startswith("> ") and seen is not None and (not seen[1] or not seen[1].isspace())
+    quoted = line.removeprefix(" ").startswith("> ")  # pieces of words are decoded with a space before them
+    return not quoted and seen is not None and (not seen[1] or not seen[1].isspace())
 
 
 def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: str) -> None:

@@ -17,6 +17,11 @@ from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import heading_lines, load_templates, quote_headings
 
 
+def test_a_placeholder_in_a_question_that_has_a_speaker_is_quoted() -> None:
+    # Found by fuzzing: decoded, its quotation mark has a space before it.
+    check_frame(encoders("unigram")["hh-helpful"], "", "＜／ｓ＞", "User:\n{response_b}")
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_no_text_changes_the_frame(name: str) -> None:
     principles = encoders(name)
