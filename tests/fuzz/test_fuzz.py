@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from targets import TARGETS, Target
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
+SEED = os.environ.get("FUZZ_SEED")  # makes the inputs the same each time; a faster machine only gets further
 QUICK = settings(
     max_examples=40,
     deadline=None,
@@ -45,9 +46,9 @@ def test_bad_input_is_answered_by_the_projects_own_errors(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_for_long(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     until, count = time.monotonic() + SECONDS, 0
+    seeds = random.Random(f"{SEED}:{name}") if SEED else random.SystemRandom()
     long = settings(QUICK, derandomize=False, max_examples=500, phases=[Phase.generate, Phase.shrink])
     while time.monotonic() < until:
-        start = random.SystemRandom().getrandbits(32)
-        count += try_out(long, TARGETS[name], start)
+        count += try_out(long, TARGETS[name], seeds.getrandbits(32))
     with capsys.disabled():
         print(f" {name}: {count} inputs in {SECONDS:.0f} s")

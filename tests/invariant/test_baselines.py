@@ -12,7 +12,6 @@ from typing import Any
 import huggingface_hub.constants as hub
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
 from trl import DPOTrainer
 
 from selfjudge.baselines import rlhf, rounds, sft
@@ -61,20 +60,6 @@ def recipe(tiny_recipe: Callable[..., Recipe], reward_folder: Path, tiny_model_f
         return Recipe.model_validate({**made.model_dump(), "baselines": sections})
 
     return make
-
-
-@pytest.fixture(scope="session")
-def reward_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
-    """A saved reward model with random weights."""
-    folder = tmp_path_factory.mktemp("reward") / "model"
-    loaded = load_model(tiny_model_folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = AutoModelForSequenceClassification.from_pretrained(tiny_model_folder, num_labels=1)
-    model.config.pad_token_id = loaded.chat.tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    loaded.chat.tokenizer.save_pretrained(folder)
-    return folder
 
 
 def metrics(run: RunFolder) -> list[dict[str, Any]]:

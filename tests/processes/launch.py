@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from selfjudge.recipes.schema import Recipe
 
@@ -47,11 +47,22 @@ def launch(jobs: list[dict[str, Any]], processes: int, layout: str = "ddp", time
 def environment(layout: str) -> dict[str, str]:
     """What `accelerate launch` tells its processes of a shipped configuration, on a CPU."""
     args = launch_command_parser().parse_args(["--config_file", str(LAYOUTS / f"{layout}.yaml"), "script.py"])
-    args, _, _ = _validate_launch_command(args)
-    env = prepare_multi_gpu_env(args)
+    args, defaults, _ = _validate_launch_command(args)
+    if defaults.deepspeed_config:
+        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        _, env = prepare_deepspeed_cmd_env(args)
+    else:
+        env = prepare_multi_gpu_env(args)
     told = {k: str(v) for k, v in env.items() if k.startswith(("ACCELERATE_", "FSDP_"))}
     cpu = {"ACCELERATE_USE_CPU": "true"} if layout == "ddp" else {"TEST_SHARDED_ON_CPU": "1"}
-    return {**os.environ, **told, **cpu, "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        **told,
+        **cpu,
+        "ACCELERATE_TORCH_DEVICE": "cpu",
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def outcomes(job: dict[str, Any], processes: int) -> list[str]:

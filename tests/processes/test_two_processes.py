@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from launch import job, launch, metrics, outcomes
+from safetensors.torch import load_file
 from served_model import served_models
 from transformers import PreTrainedModel
 
-from selfjudge.baselines.run import run_baseline
+from selfjudge.baselines.run import METHODS, run_baseline
 from selfjudge.engines.load import load_model
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder
@@ -139,11 +140,54 @@ def test_ddp_in_other_cases(tmp_path: Path, tiny_recipe: Make, distance: Distanc
 
 
 @pytest.mark.long
+def test_the_baselines_do_what_one_process_does(
+    tmp_path: Path, tiny_recipe: Make, tiny_model_folder: Path, reward_folder: Path, distance: Distance
+) -> None:
+    def recipe(processes: int) -> Recipe:
+        # 24 pairs are three steps without a row left over: TRL's trainers would fill up with rows from the beginning.
+        training = {**SGD, "max_steps": 3, "per_device_train_batch_size": 8 // processes}
+        made = tiny_recipe(24, self_training={"lora": None, "training": training}, jsft={"training": training})
+        small = {"rso": {"candidates": 4, "accepted": 4}, "raft": {"rounds": 2, "candidates": 2}}
+        small |= {"rest": {"rounds": 1, "candidates": 2}}
+        sections = {**small, "start": str(tiny_model_folder), "reward": str(reward_folder)}
+        return Recipe.model_validate({**made.model_dump(), "baselines": sections})
+
+    alone = {method: run_baseline(method, recipe(1), tmp_path / f"{method}-1") for method in METHODS}
+    jobs = {method: job(method, recipe(2), tmp_path / f"{method}-2") for method in METHODS}
+    launch([*jobs.values()], 2, timeout=400)
+    for method, two in jobs.items():
+        assert outcomes(two, 2) == ["done", "done"], method
+        folder = Path(two["folder"])
+        if method == "reward-model":
+            weights = [load_file(run / "final" / "model.safetensors") for run in (folder, alone[method].path)]
+            assert max(float((weights[0][k] - weights[1][k]).abs().max()) for k in weights[1]) < 2e-6
+        elif method not in ("rlhf", "rest"):  # whose samples differ, or whose rows do not come out even
+            assert distance(load_model(folder).model, load_model(alone[method].path).model) < 2e-6, method
+        assert (
+            distance(load_model(folder).model, load_model(tiny_model_folder).model) > 1e-4 or method == "reward-model"
+        )
+
+
+@pytest.mark.long
 def test_fsdp2_does_what_one_process_does(tmp_path: Path, tiny_recipe: Make, distance: Distance) -> None:
     names = ["jsft, LoRA", "self-training", "LoRA, replay", "one prompt"]
     alone, jobs = both_ways(names, tiny_recipe, tmp_path, use_cpu=False)
     launch([*jobs.values()], 2, "fsdp2", timeout=300)
     assert_same_runs(jobs, alone, distance, "FSDP")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", ["zero2", "zero3"])
+def test_deepspeed_does_what_one_process_does(
+    layout: str, tmp_path: Path, tiny_recipe: Make, distance: Distance
+) -> None:
+    pytest.importorskip(
+        "deepspeed", reason="DeepSpeed is not installed; it compiles parts of itself when it is first run"
+    )
+    names = ["jsft, LoRA", "self-training", "LoRA, replay", "one prompt"]
+    alone, jobs = both_ways(names, tiny_recipe, tmp_path, use_cpu=False)
+    launch([*jobs.values()], 2, layout, timeout=300)
+    assert_same_runs(jobs, alone, distance, "DEEPSPEED")
 
 
 @pytest.mark.parametrize(

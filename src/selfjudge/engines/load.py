@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import deepspeed
 from transformers.utils import logging as transformers_logging
 
 from selfjudge.engines.safe_files import check_adapter, check_weights
@@ -184,7 +187,8 @@ def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
     Code that comes with a model is never run.
     """
     try:
-        return auto_class.from_pretrained(path, trust_remote_code=False, **kwargs)
+        with _whole():
+            return auto_class.from_pretrained(path, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as e:
         if "trust_remote_code" in str(e):
             raise ModelError(
@@ -193,6 +197,21 @@ def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
             ) from e
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The model {path!r} could not be loaded: {reason}") from e
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Within it weights are loaded whole under ZeRO-3 too, as a judge and a reference need them.
+
+    transformers would share them out while it loads, which takes all processes at once; accelerate's zero3_init_flag
+    does not keep it from that.
+    """
+    held = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = held
 
 
 def torch_dtype(name: DtypeName, device: torch.device) -> torch.dtype:

@@ -44,9 +44,9 @@ def target_logprobs(model: nn.Module, inputs: Mapping[str, Tensor], targets: Ten
     def wanted_logprobs(logits: _Head, hidden: Tensor) -> Tensor:
         return head_logprobs(logits, hidden[before], wanted, chunk)
 
-    with _in_place_of_logits(head, wanted_logprobs) as found:
-        model(**inputs, use_cache=False)
-    return found[0].flatten()
+    with _in_place_of_logits(head, wanted_logprobs):
+        # From the output and not from the head: DeepSpeed works with copies of what modules return.
+        return model(**inputs, use_cache=False).logits.flatten()
 
 
 def _causal_lm(model: Any) -> PreTrainedModel:
@@ -56,24 +56,22 @@ def _causal_lm(model: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def _in_place_of_logits(head: nn.Module, work: Callable[[_Head, Tensor], Tensor]) -> Iterator[list[Tensor]]:
+def _in_place_of_logits(head: nn.Module, work: Callable[[_Head, Tensor], Tensor]) -> Iterator[None]:
     """Lets the output head give what ``work`` makes of its forward and of the hidden states, [positions, hidden].
 
     There, and not after the model's forward, because autocast and what else surrounds the forward then hold for
-    ``work`` too; and by the head's own call, because its hooks are how FSDP knows when the weights must be there.
-    Gives a list that gets the result, [1, positions, 1], as the head gave it.
+    ``work`` too; and by the head's own call, because its hooks are how FSDP and DeepSpeed know when the weights must be
+    there. The model's logits are then [1, positions, 1].
     """
-    found: list[Tensor] = []
     logits, own = head.forward, head.__dict__.get("forward")
 
     def forward(hidden: Tensor) -> Tensor:
         # A tensor of its own, and no view of one: FSDP's hooks are on what the head returns.
-        found.append(work(logits, hidden.flatten(0, -2))[None, :, None].clone())
-        return found[0]
+        return work(logits, hidden.flatten(0, -2))[None, :, None].clone()
 
     head.forward = forward  # type: ignore[method-assign]
     try:
-        yield found
+        yield
     finally:
         if own is None:
             del head.forward
@@ -91,14 +89,13 @@ def try_head(model: nn.Module) -> None:
 def _head_is_last(lm: PreTrainedModel) -> bool:
     """Returns whether the model's logits are what its output head gives. Tried once on one token.
 
-    The head's answer is replaced by a ramp that is wide enough for any cap or scale to show.
+    The head's answer is replaced by a ramp in float32, wide enough for any cap or scale to show, and any rounding.
     """
     if lm not in _HEAD_IS_LAST:
         ramps: list[Tensor] = []
 
         def ramp(module: nn.Module, args: Any, logits: Tensor) -> Tensor:
-            values = torch.linspace(-1e3, 1e3, logits.shape[-1], device=logits.device)
-            ramps.append(values.to(logits.dtype).expand_as(logits))
+            ramps.append(torch.linspace(-1e3, 1e3, logits.shape[-1], device=logits.device).expand_as(logits))
             return ramps[0]
 
         handle, training = lm.get_output_embeddings().register_forward_hook(ramp), lm.training
@@ -109,5 +106,5 @@ def _head_is_last(lm: PreTrainedModel) -> bool:
         finally:
             handle.remove()
             lm.train(training)
-        _HEAD_IS_LAST[lm] = torch.equal(logits, ramps[0].to(logits.dtype))
+        _HEAD_IS_LAST[lm] = torch.equal(logits.float(), ramps[0])
     return _HEAD_IS_LAST[lm]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +65,7 @@ def training_arguments(
 
     Raises:
         RecipeError: for a name ``kind`` does not know (the nearest is suggested), one that the stage sets itself, or
-            a value it refuses.
+            a value it refuses; if processes were started together and do not find each other.
     """
     known = {f.name for f in dataclasses.fields(kind) if f.init}
     values = _renamed(values, known)
@@ -80,9 +81,14 @@ def training_arguments(
         args = kind(output_dir=str(output_dir), seed=seed, remove_unused_columns=False, **{**defaults, **values, **own})
         # Several visible GPUs in one process would mean DataParallel, which this project does not use.
         args._n_gpu = min(args.n_gpu, 1)
-        return args
     except (ValueError, TypeError, RuntimeError) as e:
         raise RecipeError(f"{section}.training: {' '.join(str(e).split())}") from e
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if args.world_size < started:
+        raise RecipeError(
+            f"{started} processes were started, and each would train by itself: on CPUs set ACCELERATE_USE_CPU=true."
+        )
+    return args
 
 
 def _renamed(values: dict[str, Any], known: set[str]) -> dict[str, Any]:
