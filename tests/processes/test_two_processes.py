@@ -36,6 +36,7 @@ OWN = {
     "rollout/samples_per_second",
 }
 
+DEEPSPEED = "DeepSpeed is not installed; on its first run it compiles a part of itself"
 # What every change must pass; the other cases take longer than they are likely to fail alone.
 QUICK = ("jsft", "self-training", "LoRA, replay", "one prompt", "stopped")
 
@@ -177,13 +178,33 @@ def test_fsdp2_does_what_one_process_does(tmp_path: Path, tiny_recipe: Make, dis
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("layout", ["fsdp2", "zero2", "zero3"])
+def test_a_run_that_is_cut_off_ends_as_one_that_is_not(layout: str, tmp_path: Path, tiny_recipe: Make) -> None:
+    if layout != "fsdp2":
+        pytest.importorskip("deepspeed", reason=DEEPSPEED)
+    settings = {"self-training": {}, "LoRA, replay": {"learning_rate": 1e-2}}
+    jobs = []
+    for name, more in settings.items():
+        training = {"max_steps": 4, "optim": "adamw_torch", "lr_scheduler_type": "linear", "use_cpu": False, **more}
+        recipe = CASES[name].recipe(tiny_recipe, 2, **training)
+        whole, cut = (job(CASES[name].stage, recipe, tmp_path / f"{name} {how}") for how in ("whole", "cut"))
+        jobs += [whole, {**cut, "cut_after": 2}, {**cut, "resume": True}]
+    launch(jobs, 2, layout, timeout=300)
+    for whole, _, resumed in zip(*[iter(jobs)] * 3, strict=True):
+        assert outcomes(resumed, 2) == ["done", "done"]
+        folders = [Path(each["folder"]) for each in (whole, resumed)]
+        expected, found = ([{k: v for k, v in row.items() if k not in OWN} for row in metrics(f)[:-1]] for f in folders)
+        assert found == expected
+        weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in folders]
+        assert weights[0] == weights[1]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["zero2", "zero3"])
 def test_deepspeed_does_what_one_process_does(
     layout: str, tmp_path: Path, tiny_recipe: Make, distance: Distance
 ) -> None:
-    pytest.importorskip(
-        "deepspeed", reason="DeepSpeed is not installed; it compiles parts of itself when it is first run"
-    )
+    pytest.importorskip("deepspeed", reason=DEEPSPEED)
     names = ["jsft, LoRA", "self-training", "LoRA, replay", "one prompt"]
     alone, jobs = both_ways(names, tiny_recipe, tmp_path, use_cpu=False)
     launch([*jobs.values()], 2, layout, timeout=300)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import DistributedType, PartialState
+from transformers import TrainerCallback
 
 from selfjudge.baselines.run import METHODS, run_baseline
 from selfjudge.errors import SelfJudgeError
@@ -20,12 +22,25 @@ from selfjudge.training.processes import leave
 from selfjudge.training.self_training import run_self_training
 
 
+class Cut(TrainerCallback):
+    """Sends SIGTERM to the last process after a step."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step and args.process_index == args.world_size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def run(job: dict[str, Any]) -> None:
     recipe, folder = Recipe.model_validate(job["recipe"]), Path(job["folder"])
     if job["stage"] in METHODS:
         run_baseline(job["stage"], recipe, folder)
+    elif job["stage"] == "jsft":
+        run_jsft(recipe, folder)
     else:
-        {"jsft": run_jsft, "train": run_self_training}[job["stage"]](recipe, folder, resume=bool(job.get("resume")))
+        run_self_training(recipe, folder, resume=bool(job.get("resume")), callbacks=[Cut(job.get("cut_after"))])
 
 
 torch.set_num_threads(1)
