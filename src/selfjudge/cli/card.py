@@ -13,8 +13,15 @@ def card(
     audit: Annotated[
         Path | None, typer.Option(help="Figures of `selfjudge eval audit --json` of this run's model, to be shown.")
     ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            help="Then upload RUN/final to this repository of the Hugging Face Hub (ORGANISATION/NAME), which is made "
+            "private where it is not there yet. The token is HF_TOKEN, or that of `hf auth login`."
+        ),
+    ] = None,
 ) -> None:
-    """Write the model card of a finished run again, with the results of an audit.
+    """Write the model card of a finished run again, with the results of an audit, and upload the model with it.
 
     Every run writes its card, RUN/final/README.md, by itself. What is added here is kept in the run's run.json.
     """
@@ -30,3 +37,7 @@ def card(
         found.update(audit=read_audit(audit, of=run))
     write_model_card(found.path, found.info)
     print(found.model / "README.md")
+    if push_to_hub is not None:
+        from selfjudge.training.hub import push_to_hub as push
+
+        print(push(found.model, push_to_hub))
