@@ -61,8 +61,11 @@ def looks_like(line: str, heading: str) -> bool:
     """As one sees it who takes a quoted line for text, and knows neither accents nor what is invisible."""
     letters = r"[\W_]*".join(c for c in heading if c.isalnum())
     seen = re.match(rf"[\W_]*{letters}\s*([\W_]|$)", unicodedata.normalize("NFKD", line), re.IGNORECASE)
-    quoted = line.removeprefix(" ").startswith("> ")  # pieces of words are decoded with a space before them
-    return not quoted and seen is not None and (not seen[1] or not seen[1].isspace())
+    return not is_quoted(line) and seen is not None and (not seen[1] or not seen[1].isspace())
+
+
+def is_quoted(line: str) -> bool:
+    return line.removeprefix(" ").startswith("> ")  # pieces of words are decoded with a space before them
 
 
 def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: str) -> None:
@@ -71,10 +74,14 @@ def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: st
     found = encoder.prompt(prompt, first, second).token_ids
     # What gives the chat its structure stands where the templates put it, and nowhere else.
     assert Counter(i for i in found if i in chat._structural_ids) == expected.structure
-    # One label position: what opens the judge's answer stands at the end, and only there.
+    # One label position: what opens the judge's answer stands at the end, and else in quotations. "A: " and the like
+    # may stand before a quotation that begins a response.
     size = len(expected.opening)
     places = [i for i in range(len(found) - size + 1) if found[i : i + size] == expected.opening]
-    assert places == [len(found) - size]
+    assert places[-1] == len(found) - size
+    for i in places[:-1]:
+        line = chat.tokenizer.decode(found[:i]).rpartition("\n")[2]
+        assert is_quoted(re.sub(r"^\w+: ", "", line) + " "), (line, chat.tokenizer.decode(found))
     # One heading of each kind.
     runs = groupby(found, lambda i: i in chat._structural_ids)
     text = "\n".join(chat.tokenizer.decode(list(run)) for structural, run in runs if not structural)
