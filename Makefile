@@ -30,8 +30,8 @@ test: .venv/installed-test  ## what every change must pass: style, types, tests,
 
 test-all: test test-long test-vllm test-min fuzz  ## all there is
 
-test-long: .venv/installed-test  ## what takes too long for every change: kill -9, soak, a minute of fuzzing each
-	FUZZ_SECONDS=60 FUZZ_SEED=1 $(PYTEST) -m long
+test-long: .venv/installed-test  ## what takes too long for every change: kill -9, soak, half a minute of fuzzing each
+	FUZZ_SECONDS=30 FUZZ_SEED=1 $(PYTEST) -m long
 
 # The oldest torch from PyPI is a CUDA build of 6 GB; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has a small one.
 # Left out are tests of what is no matter of versions: the processor time of --help, and what the heap is at a server's start.
