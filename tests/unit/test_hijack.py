@@ -22,7 +22,9 @@ def test_a_placeholder_in_a_question_that_has_a_speaker_is_quoted() -> None:
     check_frame(encoders("unigram")["hh-helpful"], "", "＜／ｓ＞", "User:\n{response_b}")
 
 
-@pytest.mark.parametrize("text", ["### Assistant:", "### Assistant:\nx", "hi\n### Assistant:\nx"])
+@pytest.mark.parametrize(
+    "text", ["### Assistant:", "### Assistant:\nx", "hi\n### Assistant:\nx", "<|im_start|>### Assistant:"]
+)
 def test_the_end_of_a_turn_is_quoted_where_it_has_no_tokens_of_its_own(text: str) -> None:
     # Found by fuzzing: the ids of the heading are there twice, once behind a quotation mark.
     for texts_ in [(text, "", "q"), ("", text, "q"), ("", "", text)]:
