@@ -14,9 +14,11 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DeepSpeedPlugin
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+from transformers.integrations import deepspeed
 
 from selfjudge.cli import main
 from selfjudge.engines.base import SamplingParams, prompt_seed
+from selfjudge.engines.load import load_model
 from selfjudge.errors import DataError, ElsewhereError, RecipeError, RunError
 from selfjudge.recipes.load import load_recipe
 from selfjudge.training import measures, processes
@@ -191,6 +193,15 @@ def test_layouts_that_would_go_wrong_are_refused() -> None:
         check_layout(layout(fsdp_version=1))
     with pytest.raises(RecipeError, match="fsdp_cpu_ram_efficient_loading leaves all processes but one"):
         check_layout(layout(cpu_ram_efficient_loading=True))
+
+
+def test_weights_are_loaded_whole_under_zero_3(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # accelerate leaves this behind whatever zero3_init_flag says, and transformers would then shard what it loads.
+    config = SimpleNamespace(is_zero3=lambda: True, config={})
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", lambda: config)
+    model = load_model(tiny_model_folder).model
+    assert all(weight.numel() and not hasattr(weight, "ds_id") for weight in model.parameters())
+    assert deepspeed.is_deepspeed_zero3_enabled()
 
 
 OPENAI = ["self_training.engine=openai", "self_training.lora={r: 8}"]

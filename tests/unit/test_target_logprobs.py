@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -247,6 +248,28 @@ def test_dropout_is_the_same_when_a_chunk_is_computed_again(monkeypatch: pytest.
     target_logprobs(model, INPUTS, TARGETS).sum().backward()
     slope = (value(1e-5) - value(-1e-5)) / 2e-5
     assert float((weight.grad * direction).sum()) == pytest.approx(float(slope), rel=1e-5)
+
+
+def test_what_modules_return_is_what_is_used() -> None:
+    # DeepSpeed puts functions of its own behind each module's output, and waits for all of them in the backward pass.
+    model = llama()
+    plain = target_logprobs(model, INPUTS, TARGETS)
+    model.lm_head.register_forward_hook(lambda module, args, logits: 2 * logits)
+    assert torch.equal(target_logprobs(model, INPUTS, TARGETS), 2 * plain)
+
+
+def test_logits_that_are_rounded_behind_the_head_count_as_changed() -> None:
+    class Rounding(LlamaForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits.bfloat16()
+            return output
+
+    torch.manual_seed(0)
+    model = Rounding(LlamaConfig(**SIZES))
+    logits = model(**INPUTS).logits.float().log_softmax(-1).flatten(0, 1)
+    expected = logits[TARGETS - 1].gather(1, INPUTS["input_ids"].flatten()[TARGETS][:, None])[:, 0]
+    assert torch.allclose(target_logprobs(model, INPUTS, TARGETS).float(), expected, atol=1e-3)
 
 
 def test_trying_the_head_leaves_the_randomness_alone() -> None:
