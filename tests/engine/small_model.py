@@ -14,8 +14,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from selfjudge.engines.hf import TransformersEngine
+from selfjudge.judge import Judge
 from selfjudge.recipes.schema import Recipe
-from selfjudge.records import Completion
+from selfjudge.records import Comparison, Completion
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.training.rollout import Rollout, RolloutCollector
 from selfjudge.world.model import build_tokenizer
 
 TRAINING = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "per_device_train_batch_size": 16}
@@ -103,3 +106,25 @@ def assert_same_greedy(found: list[list[Completion]], expected: list[list[Comple
         assert f.logprobs is not None
         assert np.allclose(f.logprobs, e.logprobs, atol=1e-2)
     assert len({c.ids for c in ours}) > 5
+
+
+def rollout_distances(collector: RolloutCollector, rollout: Rollout, chat: ChatEncoder) -> tuple[float, float, float]:
+    """How far the samples' own log-probabilities are from those that the policy as it is and the start give them, and
+    the judge's strengths from those of the start.
+    """
+    asked = [list(j.prompt.ids) for j in rollout.judged]
+    sampled = [list(j.samples) for j in rollout.judged]
+    own = own_logprobs(sampled)
+    current = TransformersEngine(collector.policy.model, chat)  # type: ignore[attr-defined]
+    strengths = [v.p.AB.A for j in rollout.judged for v in j.verdicts.values()]
+    pairs = [
+        Comparison(id="x", prompt=j.prompt.prompt, response_a=j.samples[0].text, response_b=j.samples[1].text)
+        for j in rollout.judged
+        if j.verdicts
+    ]
+    judge = Judge(collector.reference, collector.judge.encoder)  # type: ignore[arg-type]
+    return (
+        distance(own, logprobs(current, asked, sampled)),
+        distance(own, np.array(collector.reference.response_logprobs(rows(asked, sampled)))),
+        distance(np.array(strengths), np.array([v.p.AB.A for v in judge.judge(pairs)])),
+    )

@@ -98,7 +98,7 @@ def test_samples_are_shared_out_too_under_the_seeds_of_one_server() -> None:
             (i, j): expected[i][j] for i in range(3) for j in range(2)
         }
     assert sorted(servers[1].asked) == [[6], [6]]
-    assert sum(done) == 6  # what the server finished that then failed does not count twice
+    assert (sum(done), min(done)) == (6, 1)  # what the server finished that then failed does not count twice
     assert OpenAIServers(servers).sample([], SamplingParams()) == []  # type: ignore[arg-type]
 
 

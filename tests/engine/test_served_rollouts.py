@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from small_model import TRAINING, add_adapter, distance, logprobs, own_logprobs, recipe, rows, small_llama
+from small_model import TRAINING, add_adapter, distance, logprobs, own_logprobs, recipe, rollout_distances, small_llama
 from vllm_server import free_port, running
 
 if not (importlib.util.find_spec("vllm") and importlib.util.find_spec("openai")):
@@ -26,8 +25,6 @@ from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model, save_model
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.errors import EngineError, ModelError
-from selfjudge.judge import Judge
-from selfjudge.records import Comparison
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.rollout import Rollout, RolloutCollector
 from selfjudge.training.self_training import run_self_training
@@ -67,24 +64,7 @@ def test_rollouts_come_from_the_policy_as_it_is(
 
     def watched(self: RolloutCollector, *args: Any) -> Rollout:
         rollout = collect(self, *args)
-        asked = [list(j.prompt.ids) for j in rollout.judged]
-        sampled = [list(j.samples) for j in rollout.judged]
-        own = own_logprobs(sampled)
-        strengths = [v.p.AB.A for j in rollout.judged for v in j.verdicts.values()]
-        pairs = [
-            Comparison(id="x", prompt=j.prompt.prompt, response_a=j.samples[0].text, response_b=j.samples[1].text)
-            for j in rollout.judged
-            if j.verdicts
-        ]
-        expected = [v.p.AB.A for v in Judge(self.reference, self.judge.encoder).judge(pairs)]  # type: ignore[arg-type]
-        current = TransformersEngine(self.policy.model, chat)  # type: ignore[attr-defined]
-        seen.append(
-            (
-                distance(own, logprobs(current, asked, sampled)),
-                distance(own, np.array(self.reference.response_logprobs(rows(asked, sampled)))),
-                distance(np.array(strengths), np.array(expected)),
-            )
-        )
+        seen.append(rollout_distances(self, rollout, chat))
         return rollout
 
     monkeypatch.setattr(RolloutCollector, "collect", watched)

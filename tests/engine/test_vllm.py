@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -22,7 +21,7 @@ from small_model import (
     logprobs,
     own_logprobs,
     recipe,
-    rows,
+    rollout_distances,
     small_llama,
 )
 from transformers import PreTrainedModel
@@ -227,25 +226,7 @@ def test_rollouts_come_from_the_policy_as_it_is(
 
     def watched(self: RolloutCollector, *args: Any) -> Rollout:
         rollout = collect(self, *args)
-        asked = [list(j.prompt.ids) for j in rollout.judged]
-        sampled = [list(j.samples) for j in rollout.judged]
-        own = own_logprobs(sampled)
-        current = TransformersEngine(self.policy.model, chat)  # type: ignore[attr-defined]
-        strengths = [v.p.AB.A for j in rollout.judged for v in j.verdicts.values()]
-        judge = Judge(self.reference, self.judge.encoder)  # type: ignore[arg-type]
-        pairs = [
-            Comparison(id="x", prompt=j.prompt.prompt, response_a=j.samples[0].text, response_b=j.samples[1].text)
-            for j in rollout.judged
-            if j.verdicts
-        ]
-        expected = [v.p.AB.A for v in judge.judge(pairs)]
-        seen.append(
-            (
-                distance(own, logprobs(current, asked, sampled)),
-                distance(own, np.array(self.reference.response_logprobs(rows(asked, sampled)))),
-                distance(np.array(strengths), np.array(expected)),
-            )
-        )
+        seen.append(rollout_distances(self, rollout, chat))
         return rollout
 
     monkeypatch.setattr(RolloutCollector, "collect", watched)
