@@ -168,6 +168,18 @@ def test_what_has_no_effect_on_the_result_may_be_changed(tmp_path: Path, recipe:
     assert RunFolder.open(run.path, "train", other, resume=True).info == run.info
 
 
+def test_servers_that_moved_may_be_named_anew(tmp_path: Path) -> None:
+    served = ["self_training.engine=openai", "self_training.lora={r: 8}"]
+    judged = ["self_training.judge.kind=external", "self_training.judge.model=m"]
+
+    def recipe(port: int) -> Recipe:
+        urls = [f"self_training.{name}.url=http://localhost:{port}/v1" for name in ("servers", "judge")]
+        return load_recipe("demo", [*served, *judged, *urls])
+
+    run = RunFolder.open(tmp_path / "r", "train", recipe(1))
+    assert RunFolder.open(run.path, "train", recipe(2), resume=True).info == run.info
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/r cannot be made \(Not a directory\): choose another --output-dir"):
