@@ -32,11 +32,12 @@ class Frame:
     """What every prompt of a principle has to have.
 
     ``opening``: the ids from what ends the user's turn to the label. ``headings``: the words of the template's own
-    lines that tell prompt and responses apart.
+    lines that tell prompt and responses apart. ``opening_with_break``: the opening with the line breaks before it.
     """
 
     structure: Counter[int]
     opening: tuple[int, ...]
+    opening_with_break: tuple[int, ...]
     headings: tuple[str, ...]
 
 
@@ -52,9 +53,16 @@ def frame(encoder: PrincipleEncoder) -> Frame:
         i for i in range(len(benign) - 1, -1, -1)
         if ending in chat.tokenizer.decode(benign[i:], skip_special_tokens=False)
     )  # fmt: skip
+    broken = start
+    while broken and not chat.tokenizer.decode(benign[broken - 1 : start]).strip(" \n"):
+        broken -= 1
     literal = (re.sub(r"\{\w+\}", "", line) for line in encoder.template.user.splitlines())
     headings = tuple(line for line in literal if 0 < len(line.split()) <= 4)
-    return Frame(Counter(i for i in benign if i in chat._structural_ids), benign[start:], headings)
+    return Frame(Counter(i for i in benign if i in chat._structural_ids), benign[start:], benign[broken:], headings)
+
+
+def places_of(part: tuple[int, ...], ids: tuple[int, ...]) -> list[int]:
+    return [i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part]
 
 
 def looks_like(line: str, heading: str) -> bool:
@@ -74,15 +82,20 @@ def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: st
     found = encoder.prompt(prompt, first, second).token_ids
     # What gives the chat its structure stands where the templates put it, and nowhere else.
     assert Counter(i for i in found if i in chat._structural_ids) == expected.structure
-    # One label position: what opens the judge's answer stands at the end, and else in quotations or behind words, where
-    # it begins no line. "A: " and the like are the template's and no words of a response.
-    size = len(expected.opening)
-    places = [i for i in range(len(found) - size + 1) if found[i : i + size] == expected.opening]
-    assert places[-1] == len(found) - size
-    for i in places[:-1]:
-        line = chat.tokenizer.decode(found[:i]).rpartition("\n")[2]
-        before = re.sub(r"^\w+: ", "", line)
-        assert is_quoted(before + " ") or any(map(str.isalnum, before)), (line, chat.tokenizer.decode(found))
+    # One label position: what opens the judge's answer stands at the end, and only there.
+    end = len(found) - len(expected.opening)
+    places = places_of(expected.opening, found)
+    if not chat._structural_ids.isdisjoint(expected.opening):
+        assert places == [end]
+    else:
+        # Marks of plain text. With the line break before them they are there once; without it as well, but for
+        # quotations and the inside of lines. "A: " and the like are the template's, and no inside of a response.
+        assert places_of(expected.opening_with_break, found) == [len(found) - len(expected.opening_with_break)]
+        assert places[-1] == end
+        for place in places[:-1]:
+            line = chat.tokenizer.decode(found[:place]).rpartition("\n")[2]
+            before = re.sub(r"^\w+: ", "", line)
+            assert is_quoted(before + " ") or any(map(str.isalnum, before)), (line, chat.tokenizer.decode(found))
     # One heading of each kind.
     runs = groupby(found, lambda i: i in chat._structural_ids)
     text = "\n".join(chat.tokenizer.decode(list(run)) for structural, run in runs if not structural)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_model import recipe, small_llama
+from small_model import recipe, rollout_distances, small_llama
 from transformers import PreTrainedModel
 
 from selfjudge.data.load import prepare_data
@@ -17,6 +18,7 @@ from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
 from selfjudge.training.jsft import run_jsft
+from selfjudge.training.rollout import Rollout, RolloutCollector
 from selfjudge.world.model import build_tokenizer
 
 
@@ -41,6 +43,21 @@ def chat(folder: Path) -> ChatEncoder:
 @pytest.fixture
 def true(model: PreTrainedModel, chat: ChatEncoder) -> TransformersEngine:
     return TransformersEngine(model, chat)
+
+
+@pytest.fixture
+def distances(chat: ChatEncoder, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float, float]]:
+    """Gets the :func:`rollout_distances` of each rollout of a training."""
+    collect = RolloutCollector.collect
+    seen: list[tuple[float, float, float]] = []
+
+    def watched(self: RolloutCollector, *args: Any) -> Rollout:
+        rollout = collect(self, *args)
+        seen.append(rollout_distances(self, rollout, chat))
+        return rollout
+
+    monkeypatch.setattr(RolloutCollector, "collect", watched)
+    return seen
 
 
 @pytest.fixture(scope="session")

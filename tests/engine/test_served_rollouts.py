@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_model import TRAINING, add_adapter, distance, logprobs, own_logprobs, recipe, rollout_distances, small_llama
+from small_model import TRAINING, add_adapter, distance, logprobs, own_logprobs, recipe, small_llama
 from vllm_server import free_port, running
 
 if not (importlib.util.find_spec("vllm") and importlib.util.find_spec("openai")):
@@ -26,7 +26,6 @@ from selfjudge.engines.load import load_model, save_model
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.errors import EngineError, ModelError
 from selfjudge.templates.chat import ChatEncoder
-from selfjudge.training.rollout import Rollout, RolloutCollector
 from selfjudge.training.self_training import run_self_training
 from selfjudge.world.model import build_tokenizer
 
@@ -57,23 +56,14 @@ def served(url: Any, folder: Path, steps: int, **more: Any) -> Any:
 
 
 def test_rollouts_come_from_the_policy_as_it_is(
-    url: str, folder: Path, chat: ChatEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, folder: Path, chat: ChatEncoder, tmp_path: Path, distances: list[tuple[float, float, float]]
 ) -> None:
-    collect = RolloutCollector.collect
-    seen: list[tuple[float, float, float]] = []
-
-    def watched(self: RolloutCollector, *args: Any) -> Rollout:
-        rollout = collect(self, *args)
-        seen.append(rollout_distances(self, rollout, chat))
-        return rollout
-
-    monkeypatch.setattr(RolloutCollector, "collect", watched)
     run = run_self_training(served([url, url], folder, 3), tmp_path / "run")
     assert run.info["steps"] == 3
     assert run.info["servers"] == [url, url]
     assert not list(run.checkpoints.glob("rollout*"))
-    to_current, to_start, to_judge = zip(*seen, strict=True)
-    assert len(seen) == 3
+    to_current, to_start, to_judge = zip(*distances, strict=True)
+    assert len(distances) == 3
     assert max(to_current) < 1e-2  # what the server drew has the log-probabilities that the policy in training gives it
     assert to_start[0] < 1e-2  # the policy begins as the reference
     assert min(to_start[1:]) > 0.5  # and is another from the first step on
@@ -132,7 +122,7 @@ def test_a_server_that_was_started_anew_gets_the_adapter_again(
     port, params = free_port(), SamplingParams(max_new_tokens=12)
     with running(command(folder, port), port, tmp_path / "log") as (url, _):
         engine = OpenAIEngine(url, chat, patience=120)
-        engine.name_adapter("one", tmp_path / "adapter")
+        engine.use_adapter("one", tmp_path / "adapter")
         engine.load_adapter()
         engine.load_adapter()  # another process was first
         before = engine.sample(prompts, params)

@@ -140,6 +140,7 @@ def test_a_server_that_will_not_do_is_named(
 ) -> None:
     with pytest.raises((EngineError, RunError), match=said):
         run_self_training(recipe(tiny_recipe, servers(mode, **options).url), tmp_path / "run")
+    assert (tmp_path / "run").exists() == (mode == "vllm")  # found out at the first step, or before anything is written
 
 
 def test_a_server_of_other_weights_is_refused(
@@ -155,3 +156,4 @@ def test_a_server_of_other_weights_is_refused(
         pytest.raises(ModelError, match=r"serves other weights under 'tiny'.* nats a token"),
     ):
         run_self_training(recipe(tiny_recipe, start(takes_adapters=True).url), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

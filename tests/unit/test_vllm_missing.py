@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from selfjudge.engines import vllm_engine
+from selfjudge.engines.load import LoadedModel
 from selfjudge.engines.vllm_engine import VllmCore
 from selfjudge.errors import MissingExtraError, ModelError, RecipeError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.rollout_engine import rollout_engine
 from selfjudge.training.self_training import run_self_training
 
@@ -51,8 +51,8 @@ def test_what_vllm_cannot_serve_is_refused_before_it_starts(tmp_path: Path) -> N
 
 def test_several_processes_are_refused(tiny_recipe: Callable[..., Recipe]) -> None:
     recipe = tiny_recipe(self_training={"engine": "vllm"})
-    chat: ChatEncoder = None  # type: ignore[assignment]
-    with pytest.raises(RecipeError, match="one process, not in 2"), rollout_engine(recipe, "m", chat, 2):
+    loaded: LoadedModel = None  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match="one process, not in 2"), rollout_engine(recipe, "m", loaded, [], 2):
         pass
-    with rollout_engine(tiny_recipe(), "m", chat, 2) as engine:  # transformers can
+    with rollout_engine(tiny_recipe(), "m", loaded, [], 2) as engine:  # transformers can
         assert engine is None

@@ -93,7 +93,7 @@ class OpenAIEngine:
         """The name that the model is served under."""
         return self._server.model
 
-    def name_adapter(self, name: str, folder: Path) -> None:
+    def use_adapter(self, name: str, folder: Path) -> None:
         """Samples from now on from a PEFT adapter that a vLLM server loads from a folder which it sees.
 
         Where the server turns out not to know it, as after a new start, it is made to load it. No name may ever stand
@@ -102,7 +102,7 @@ class OpenAIEngine:
         self._server.model, self._server.adapter = name, folder
 
     def load_adapter(self) -> None:
-        """Has the server load the named adapter.
+        """Has the server load the adapter in use.
 
         Raises:
             EngineError: if the server cannot be reached, or does not load it.

@@ -7,13 +7,12 @@ an error that suggests the nearest one.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from selfjudge.errors import without_credentials
 from selfjudge.recipes.comparison import BaselinesSection, StudySection
-from selfjudge.recipes.section import Name, Section, Training
+from selfjudge.recipes.section import Name, Section, Training, Urls
 
 Use = Literal["policy", "judgment", "prompts"]
 
@@ -138,30 +137,17 @@ class StopSection(Section):
     window: int = Field(10, ge=1, description="steps the measures are averaged over")
 
 
-def _without_password(url: str | list[str], key: str) -> str | list[str]:
-    if any(without_credentials(one) != one for one in ([url] if isinstance(url, str) else url)):
-        raise ValueError(
-            f"{key} has a password, which would be written into the run folder: take it out, and set OPENAI_API_KEY."
-        )
-    return url
-
-
 class RolloutJudgeSection(Section):
     """Who judges the rollouts of self-training."""
 
     kind: Literal["static", "dynamic", "external"] = Field(
         "static", description="the frozen start; the policy as it is; or a model behind an OpenAI-compatible server"
     )
-    url: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+    url: Urls | None = Field(
         None, description="external: the server, such as http://localhost:8000/v1, or several that share the work"
     )
     model: str | None = Field(None, description="external: the model whose tokenizer and templates are the judge's")
     served_model: str | None = Field(None, description="external: its name there; by default the first that is listed")
-
-    @field_validator("url")
-    @classmethod
-    def _no_password(cls, url: str | list[str] | None) -> str | list[str] | None:
-        return url and _without_password(url, "self_training.judge.url")
 
     @model_validator(mode="after")
     def _server_for_external(self) -> Self:
@@ -194,17 +180,12 @@ class VllmSection(Section):
 class ServersSection(Section):
     """The vLLM servers that rollouts run in with ``engine: openai``; all processes share them."""
 
-    url: str | Annotated[list[str], Field(min_length=1)] = Field(
+    url: Urls = Field(
         description="a server of the start with LoRA, such as http://localhost:8000/v1, or several that share the work"
     )
     served_model: str | None = Field(
         None, description="the name of the start there; by default the first that is listed"
     )
-
-    @field_validator("url")
-    @classmethod
-    def _no_password(cls, url: str | list[str]) -> str | list[str]:
-        return _without_password(url, "self_training.servers.url")
 
 
 class SelfTrainingSection(Section):

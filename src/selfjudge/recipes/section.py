@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from selfjudge.errors import without_credentials
 
 BUILTIN_WORLD = "builtin:world"
 """The model path and data path that mean the embedded small world."""
@@ -25,7 +27,18 @@ def _without_secrets(training: dict[str, Any]) -> dict[str, Any]:
     return training
 
 
+def _without_password(url: str | list[str]) -> str | list[str]:
+    """Passes the URLs of servers that may be written into a run folder."""
+    shown = without_credentials(" ".join([url] if isinstance(url, str) else url))
+    if "***@" in shown:
+        raise ValueError(
+            f"{shown} has a password, which would be written into the run folder: take it out, and set OPENAI_API_KEY."
+        )
+    return url
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
+Urls = Annotated[str | Annotated[list[str], Field(min_length=1)], AfterValidator(_without_password)]
 Training = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
 
 

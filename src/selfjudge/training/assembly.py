@@ -28,7 +28,6 @@ from selfjudge.training.stop import StopRule
 from selfjudge.training.whole_weights import empty, shards_weights
 
 _SHOWN_PAIRS = 2
-_PROBED_PROMPTS = 8
 
 
 def self_judge_trainer(
@@ -60,8 +59,7 @@ def self_judge_trainer(
         parts = _collector(recipe, own, reference, reference, served)
     else:
         policy = engine.policy(sampled, run.checkpoints / "rollout")
-        start = engine.start(reference, [p.ids for p in prompts[:_PROBED_PROMPTS]]) or reference
-        parts = _collector(recipe, policy, start, reference, served, policy.hand_over)
+        parts = _collector(recipe, policy, engine.start or reference, reference, served, policy.hand_over)
     collector = source.collector(parts, prompts, args)
     if twin is not None:
         empty(twin)

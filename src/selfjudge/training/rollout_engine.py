@@ -11,10 +11,12 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from selfjudge.engines.base import Engine
+from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.load import LoadedModel
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import Recipe
-from selfjudge.templates.chat import ChatEncoder
-from selfjudge.training.rollout import Reference
+from selfjudge.training.pairing import RolloutPrompt
+from selfjudge.training.stage import batching
 
 
 class Policy(Engine, Protocol):
@@ -37,30 +39,29 @@ class RolloutEngine(Protocol):
         """Returns the policy, whose weights are those of ``model``; they travel by way of ``folder``."""
         ...
 
-    def start(self, reference: Reference, prompts: Sequence[Sequence[int]]) -> Engine | None:
-        """Returns the weights that training starts from; None where hand-overs replace them.
-
-        Raises:
-            EngineError: if a server gives no ids with what it samples.
-            ModelError: if what it samples from ``prompts`` is not what ``reference`` would.
-        """
+    @property
+    def start(self) -> Engine | None:
+        """The weights that training starts from; None where hand-overs replace them."""
         ...
 
 
 @contextmanager
-def rollout_engine(recipe: Recipe, start: str, chat: ChatEncoder, processes: int) -> Iterator[RolloutEngine | None]:
+def rollout_engine(
+    recipe: Recipe, start: str, loaded: LoadedModel, prompts: Sequence[RolloutPrompt], processes: int
+) -> Iterator[RolloutEngine | None]:
     """Runs, or connects to, what the recipe samples rollouts with; None where the model in training does it.
 
     Args:
         recipe: its ``self_training.engine``, and the section of that engine.
         start: the model, as :func:`selfjudge.engines.load.load_model` takes it.
-        chat: the encoder of its tokenizer.
+        loaded: the same, as it was loaded.
+        prompts: what is going to be answered.
         processes: training processes.
 
     Raises:
-        EngineError: if a server cannot be reached or does not have the model.
+        EngineError: if a server cannot be reached, does not have the model, or gives no ids with what it samples.
         MissingExtraError: if what the engine needs is not installed.
-        ModelError: if vLLM does not start with the model.
+        ModelError: if vLLM does not start with the model, or a server serves another.
         RecipeError: if the engine does not work with so many processes.
     """
     section = recipe.self_training
@@ -72,12 +73,14 @@ def rollout_engine(recipe: Recipe, start: str, chat: ChatEncoder, processes: int
                 f"self_training.engine=vllm trains in one process, not in {processes}: use transformers, or openai "
                 "with vLLM servers that all processes share."
             )
-        with running_vllm(recipe, start, chat) as engine:
+        with running_vllm(recipe, start, loaded.chat) as engine:
             yield engine
     elif section.engine == "openai":
         from selfjudge.training.served_rollout import ServedRollouts
 
-        with closing(ServedRollouts(section.servers, chat)) as served:
+        assert section.servers is not None  # as the section's validator has seen to
+        own = TransformersEngine(loaded.model, loaded.chat, **batching(recipe))
+        with closing(ServedRollouts(section.servers, loaded.chat, own, [p.ids for p in prompts])) as served:
             yield served
     else:
         yield None

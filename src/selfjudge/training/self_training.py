@@ -66,7 +66,7 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
     prompts, dropped = source.prompts(recipe, data, loaded, args)
     replay, rows_dropped = replay_of(recipe, data, loaded)
     served = main_first(lambda: served_judge(section.judge))
-    with rollout_engine(recipe, this.start, loaded.chat, args.world_size) as engine:
+    with rollout_engine(recipe, this.start, loaded, prompts, args.world_size) as engine:
         run = this.open()
         record_data(run, data, [*dropped, *rows_dropped], start=this.start, prompts=len(prompts))
         if engine is not None:

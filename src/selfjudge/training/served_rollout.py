@@ -11,7 +11,7 @@ from uuid import uuid4
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from selfjudge.engines.base import Engine, SamplingParams
+from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.engines.openai_servers import OpenAIServers
 from selfjudge.errors import EngineError, ModelError
@@ -23,7 +23,7 @@ from selfjudge.training.served_judge import server_engines
 
 _MOST_KL = 0.05
 """Nats a token. Weights in bfloat16 are about 0.001 from themselves in float32; another model is further away."""
-_PROBES = SamplingParams(n=4, max_new_tokens=32)
+_PROBED_PROMPTS, _PROBES = 8, SamplingParams(n=4, max_new_tokens=32)
 _logger = logging.getLogger(__name__)
 
 
@@ -55,7 +55,7 @@ class ServedPolicy(OpenAIServers):
         on_main(self.drop)
         self._hand_overs += 1
         for engine in self.engines:
-            engine.name_adapter(self._name, self._folder / self._name)
+            engine.use_adapter(self._name, self._folder / self._name)
         on_main(self._load)
 
     def drop(self) -> None:
@@ -87,15 +87,22 @@ class ServedPolicy(OpenAIServers):
 class ServedRollouts:
     """Servers of the start as what samples rollouts."""
 
-    def __init__(self, section: ServersSection, chat: ChatEncoder) -> None:
-        """Connects to the servers.
+    def __init__(
+        self, section: ServersSection, chat: ChatEncoder, start: Reference, prompts: Sequence[Sequence[int]]
+    ) -> None:
+        """Connects to the servers, and sees to it that they serve ``start``: they sample from some of the ``prompts``.
 
         Raises:
-            EngineError: if one cannot be reached or does not have the model.
+            EngineError: if one cannot be reached, does not have the model, or gives no ids with what it samples.
+            ModelError: if one serves other weights.
         """
-        urls, name = section.url, section.served_model
-        self._engines = main_first(lambda: server_engines(urls, chat, name))
-        self._start = OpenAIServers(server_engines(urls, chat, name), first=process_index())
+
+        def connected() -> list[OpenAIEngine]:
+            return main_first(lambda: server_engines(section.url, chat, section.served_model))
+
+        self._engines = connected()
+        self.start = OpenAIServers(connected(), first=process_index())
+        on_main(lambda: [_check(engine, start, prompts[:_PROBED_PROMPTS]) for engine in self.start.engines])
         self._policy: ServedPolicy | None = None
         self.record: dict[str, object] = {"servers": [engine.base_url for engine in self._engines]}
 
@@ -105,24 +112,14 @@ class ServedRollouts:
         self._policy = ServedPolicy(self._engines, model, folder)
         return self._policy
 
-    def start(self, reference: Reference, prompts: Sequence[Sequence[int]]) -> Engine:
-        """Returns the servers' own weights.
-
-        Raises:
-            EngineError: if a server gives no ids with what it samples.
-            ModelError: if what it samples from ``prompts`` is not what ``reference`` would.
-        """
-        on_main(lambda: [_check(engine, reference, prompts) for engine in self._start.engines])
-        return self._start
-
     def close(self) -> None:
         """Has the servers forget the last adapter."""
         if self._policy is not None and is_main():
             self._policy.drop()
 
 
-def _check(engine: OpenAIEngine, reference: Reference, prompts: Sequence[Sequence[int]]) -> None:
-    """Estimates KL(server || reference) from the server's own samples."""
+def _check(engine: OpenAIEngine, start: Reference, prompts: Sequence[Sequence[int]]) -> None:
+    """Estimates KL(server || start) from the server's own samples; raises ModelError where it is too large."""
     drawn = engine.sample(prompts, _PROBES)
     rows = [(prompt, sample) for prompt, samples in zip(prompts, drawn, strict=True) for sample in samples]
     if any(sample.logprobs is None for _, sample in rows):
@@ -130,7 +127,7 @@ def _check(engine: OpenAIEngine, reference: Reference, prompts: Sequence[Sequenc
             f"The server at {engine.base_url} gives no token ids with its samples, which training needs: use vLLM."
         )
     served = sum(sum(sample.logprobs or ()) for _, sample in rows)
-    ours = sum(reference.response_logprobs([(prompt, sample.ids) for prompt, sample in rows]))
+    ours = sum(start.response_logprobs([(prompt, sample.ids) for prompt, sample in rows]))
     kl = (served - ours) / sum(len(sample.ids) for _, sample in rows)
     if not kl <= _MOST_KL:
         raise ModelError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from selfjudge.engines.base import Engine
 from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder
-from selfjudge.training.rollout import Reference
 
 
 class HandedOverPolicy(VllmEngine):
@@ -56,8 +55,9 @@ class VllmRollouts:
         """Returns the policy with the weights of ``model``."""
         return HandedOverPolicy(self._core, self._chat, model, folder)
 
-    def start(self, reference: Reference, prompts: Sequence[Sequence[int]]) -> Engine | None:
-        """Returns vLLM's base weights; None where hand-overs replace them."""
+    @property
+    def start(self) -> Engine | None:
+        """vLLM's base weights; None where hand-overs replace them."""
         return VllmEngine(self._core, self._chat, adapter=False) if self._lora else None
 
 
