@@ -11,6 +11,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import torch
+from fastapi import Request
 from score_server import DOWN, MODEL, ScoreEngine, app_on, chat_body, judge_on, listening, scores
 from served_model import NAME, ServedModel, served_models
 from transformers import LlamaForCausalLM
@@ -25,6 +26,7 @@ from selfjudge.serving.backend import Backend, Judged
 from selfjudge.serving.contest import Task, hold
 from selfjudge.serving.in_process import InProcessBackend
 from selfjudge.serving.settings import ServeSettings
+from selfjudge.serving.streaming import Progress, stream
 from selfjudge.serving.upstream import UpstreamBackend
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -176,6 +178,24 @@ def test_who_leaves_midway_drops_the_connection_to_the_server(
             assert "candidate" in next(events)[1]
             assert not cancelled.wait(0.3)
         assert cancelled.wait(5)  # the server would have waited for far longer
+
+
+def test_a_stream_that_is_closed_cancels_its_work() -> None:
+    """As where sending fails before the server has heard that the client is gone."""
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def close() -> bool:
+        work, progress = asyncio.create_task(never()), Progress(whole=False)
+        progress.report(0, {"candidate": 0})
+        events = stream(work, progress, Request({"type": "http"}, never), lambda _: []).body_iterator
+        assert "candidate" in str(await anext(events))
+        await events.aclose()  # type: ignore[attr-defined]
+        await asyncio.wait({work}, timeout=5)
+        return work.cancelled()
+
+    assert asyncio.run(close())
 
 
 @pytest.mark.parametrize("stream", ["breaks", "fails", "ends"])

@@ -102,6 +102,27 @@ def test_a_server_that_failed_is_asked_after_the_others(
     assert (len(bad.requests), len(good.requests)) == (1, 5)
 
 
+def test_only_calls_under_way_are_load(
+    serve: Callable[..., ServedModel], world_chat: ChatEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = [serve(failures=[(500, {"error": {"message": "not yet"}})]), serve()]
+    backend = in_front_of(world_chat, *servers)
+    counts: list[list[int]] = []
+
+    async def draw() -> None:
+        async with backend.running():
+            params = SamplingParams(max_new_tokens=4)
+            for _ in range(5):  # the second server has all of these
+                await backend.sample([1, 2, 3], params, repeatable=False)
+            counts.append([len(server.requests) for server in servers])
+            monkeypatch.setattr("selfjudge.serving.upstream._AVOIDED", 0.0)
+            await asyncio.gather(*(backend.sample([1, 2, 3], params, repeatable=False) for _ in range(10)))
+            counts.append([len(server.requests) for server in servers])
+
+    asyncio.run(draw())
+    assert counts == [[1, 5], [6, 10]]
+
+
 @pytest.mark.parametrize("fault", ["fails", "aborts", "is gone"])
 def test_a_server_that_dies_costs_no_request_its_answer(
     serve: Callable[..., ServedModel], model: LlamaForCausalLM, world_chat: ChatEncoder, fault: str
