@@ -172,3 +172,20 @@ def test_response_logprobs_in_the_order_of_the_rows(model: LlamaForCausalLM, cha
 def test_impossible_parameters(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="impossible sampling parameters"):
         SamplingParams(**values)
+
+
+def test_two_systems_with_seeds_of_their_own_are_independent(model: LlamaForCausalLM, chat: ChatEncoder) -> None:
+    engine, n = TransformersEngine(model, chat), 4000
+    prompt = prompts(chat)[0]
+    params = SamplingParams(n=n, max_new_tokens=1, temperature=0.3, seed=3)
+
+    def drawn(name: str) -> list[int]:
+        return [c.ids[0] for c in engine.sample([prompt], params.seeded_for(name))[0]]
+
+    with torch.no_grad():
+        p = (model(torch.tensor([prompt])).logits[0, -1] / params.temperature).double().softmax(-1)
+    expected = float((p * p).sum())  # two independent draws from p are equal so often
+    assert 0.02 < expected < 0.9
+    same = sum(a == b for a, b in zip(drawn("a"), drawn("b"), strict=True)) / n
+    assert same == pytest.approx(expected, abs=5 * (expected * (1 - expected) / n) ** 0.5)
+    assert drawn("a") == drawn("a")
