@@ -96,7 +96,8 @@ def test_jsft_writes_a_whole_run_folder(runs):
 def test_train_logs_what_a_user_needs(runs):
     logged = read(runs / "train" / "metrics.jsonl")[0]
     expected = {"loss", "kl", "rewards/margins", "rewards/accuracies", "length/chosen", "length/rejected"}
-    expected |= {f"rollout/{name}" for name in ("tie_rate", "disagreement_rate", "label_mass", "samples_per_second")}
+    expected |= {"rollout/samples_per_second"}
+    expected |= {f"rollout/{name}" for name in ("tie_rate", "disagreement_rate", "first_shown_rate", "label_mass")}
     assert expected <= set(logged)
     assert logged["kl"] == pytest.approx(0, abs=1e-4)  # the first step is taken from the reference itself
     assert read(runs / "train" / "rollouts.jsonl")[0]["prompt"]
@@ -153,8 +154,10 @@ def test_judge_writes_its_contract(run, runs, pairs, write, tmp_path):
         assert v["agree"] == ((p["AB"]["A"] > p["AB"]["B"]) == (p["BA"]["B"] > p["BA"]["A"])) or v["preferred"] == "tie"
     assert verdicts[3]["preferred"] == "tie"  # its responses are the same
     assert verdicts[3]["strength"] == 0.5
-    for word in ("Accuracy", "the longer wins", "Both orders agree", "Prefers A", "Prefers the longer", "Pairs/s"):
+    for word in ("Accuracy", "the longer wins", "Both orders agree", "Prefers the longer", "Pairs/s"):
         assert word in result.out
+    assert "Prefers the response shown first" in result.out
+    assert "Prefers response_a, after both orders" in result.out
     prompts = read(dump)
     assert len(prompts) == 2 * len(pairs)
     assert {(p["id"], p["order"], p["principle"]) for p in prompts[:2]} == {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from score_server import ScoreEngine, app_on, arena_app_on
+from score_server import ScoreEngine, app_on, arena_app_on, judgments
 
 from selfjudge.data.load import load_source
 from selfjudge.errors import RunError
@@ -46,7 +46,7 @@ def vote(client: TestClient, pair: dict[str, Any], side: str) -> Any:
 
 def test_a_pair_is_blind_until_it_has_a_vote(arena: Callable[..., TestClient]) -> None:
     with arena() as client:
-        sides = set()
+        sides, before = set(), judgments(client)
         for _ in range(20):
             pair = draw(client)
             assert set(pair) == {"id", "prompt", "response_a", "response_b"}
@@ -60,6 +60,7 @@ def test_a_pair_is_blind_until_it_has_a_vote(arena: Callable[..., TestClient]) -
             assert told["strength"] == pytest.approx(0.9 if better == "A" else 0.1)
             sides.add(told["model_a"])
         assert sides == set(ANSWERS)  # each is shown on either side
+        assert judgments(client) == (before[0] + 40, before[1] + 20)
 
 
 def test_a_pair_takes_one_vote(arena: Callable[..., TestClient]) -> None:

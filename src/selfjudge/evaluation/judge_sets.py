@@ -106,11 +106,11 @@ def paired_section(paired: PairedComparison) -> Section:
 def subset_table(subsets: dict[str, JudgeSummary]) -> list[tuple[object, ...]]:
     """Returns head and one row for each subset."""
     rows: list[tuple[object, ...]] = [
-        ("subset", "pairs", "accuracy", "longer wins", "shorter is right", "orders agree", "prefers A")
+        ("subset", "pairs", "accuracy", "longer wins", "shorter is right", "orders agree", "prefers the first shown")
     ]
     for name, s in subsets.items():
         rated = [rate or "–" for rate in (s.accuracy, s.longer_wins, s.shorter_right)]
-        rows.append((name, s.pairs, *rated, s.agreement, s.first_share))
+        rows.append((name, s.pairs, *rated, s.agreement, s.first_shown_rate))
     return rows
 
 

@@ -12,6 +12,7 @@ CURVES = (
     (("rewards/chosen", "rewards/rejected"), "reward of responses (β × log-ratio)"),
     (("rollout/length", "length/chosen", "length/rejected"), "response length, tokens"),
     (("rollout/tie_rate", "rollout/identical_rate", "rollout/disagreement_rate"), "share of pairs"),
+    (("rollout/first_shown_rate",), "judge: share of judgments won by the first shown"),
     (("rollout/label_mass", "rollout/strength"), "judge: mass on labels, mean strength"),
     (("rollout/samples_per_second",), "samples per second"),
     (("grad_norm",), "gradient norm"),
