@@ -51,8 +51,9 @@ def test_every_figure_by_hand():
     assert (s.shorter_right.rate, s.shorter_right.n) == (0, 1)  # the second pair
     # Strengths for A: .75 / .9, .65, .5; A is right, wrong, right.
     assert s.brier == pytest.approx(((1 / 6) ** 2 + 0.65**2 + 0.5**2) / 3)
-    # Confidences .8333, .65, .5, right or not: True, False, False (a tie is not right).
-    assert s.calibration_error == pytest.approx((1 - 0.75 / 0.9 + 0.65 + 0.5) / 3)
+    # Confidences .8333, .65 and .5, scores 1, 0 and 1/2: the tie says one half, and is one half right.
+    assert s.calibration_error == pytest.approx((1 - 0.75 / 0.9 + 0.65 + 0) / 3)
+    assert [(b.accuracy.rate, b.accuracy.n) for b in s.reliability] == [(0.5, 1), (0, 1), (1, 1)]
     # Labels A B A tie against A A tie B: p_o = 1/4; p_e = (2 * 2 + 1 * 1 + 1 * 1) / 16 = 6/16; kappa = -2/10.
     assert (s.kappa.value, s.kappa.n) == (pytest.approx(-0.2), 4)
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfjudge.core.verdict import combine, first_shown_rate, first_shown_scores, mirrored, principle_verdict, scores
+from selfjudge.core.verdict import (
+    combine,
+    first_shown_rate,
+    first_shown_scores,
+    mirrored,
+    principle_verdict,
+    scores,
+    winner_strength,
+)
 from selfjudge.records import LabelProbabilities, OrderProbabilities, PrincipleVerdict
 
 
@@ -141,3 +149,13 @@ def test_the_judgments_of_each_principle_count_not_their_mean() -> None:
     found = combine([verdict(0.6, 0.4, 0.6, 0.4, "x"), verdict(0.9, 0.1, 0.1, 0.9, "y")])
     assert first_shown_rate(found) == 3 / 4
     assert first_shown_rate(found.model_copy(update={"principles": ()})) == 1 / 2
+
+
+def test_the_strength_of_the_winner() -> None:
+    assert winner_strength("A", 0.8) == 0.8
+    assert winner_strength("B", 0.3) == 0.7
+    assert winner_strength("tie", 0.5) == 0.5
+    # Two narrow votes for a, one clear vote for b: s_a is (.51 + .51 + .05) / 3, and a wins.
+    narrow, clear = (0.51, 0.49, 0.49, 0.51), (0.05, 0.95, 0.95, 0.05)
+    found = combine([verdict(*narrow, "x"), verdict(*narrow, "y"), verdict(*clear, "z")])
+    assert winner_strength(found.preferred, found.strength) == pytest.approx(1.07 / 3)

@@ -61,6 +61,14 @@ def first_shown_rate(verdict: Verdict) -> float:
     return fmean(first_shown_scores(verdict))
 
 
+def winner_strength(preferred: Preferred, strength: float) -> float:
+    """Returns the strength (for A) of a verdict as that of the side it prefers, 0.5 for a tie.
+
+    Below 0.5 it is where the votes of several principles go against their mean.
+    """
+    return 0.5 if preferred == "tie" else strength if preferred == "A" else 1 - strength
+
+
 def combine(verdicts: Sequence[PrincipleVerdict]) -> Verdict:
     """Returns the verdict over all principles: majority, then the larger mean score.
 

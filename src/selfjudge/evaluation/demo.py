@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from selfjudge.core.statistics import Rate, proportion, reliability
+from selfjudge.core.verdict import agreement_score, winner_strength
 from selfjudge.data.io import read_jsonl, write_json
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
@@ -175,7 +176,8 @@ def _labels_right(recipe: Recipe) -> Rate:
 
 def _reliability(audit: JudgeAudit) -> Iterable[Any]:
     pairs = [(v, c) for c, v in zip(audit.pairs, audit.verdicts, strict=True) if c.label != "tie"]
-    return reliability([max(v.strength, 1 - v.strength) for v, _ in pairs], [v.preferred == c.label for v, c in pairs])
+    strengths = [winner_strength(v.preferred, v.strength) for v, _ in pairs]
+    return reliability(strengths, [agreement_score(v.preferred, c.label) for v, c in pairs])
 
 
 def _stop_step(run: Path, limits: StopSection) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from selfjudge.core.paired import PairedComparison, compare_paired
+from selfjudge.core.verdict import winner_strength
 from selfjudge.data.judge_sets import JudgePair
 from selfjudge.evaluation.judging import JudgeSummary, agreement_score, summarise
 from selfjudge.evaluation.page import Section
@@ -128,7 +129,7 @@ def _charts(evaluation: JudgeEvaluation) -> list[tuple[str, str]]:
 
 def _errors(judged: Judged) -> list[list[tuple[str, str]]]:
     wrong = [
-        (abs(v.strength - 0.5), pair, v)
+        (winner_strength(v.preferred, v.strength), pair, v)
         for pair, v in zip(judged.pairs, judged.verdicts, strict=True)
         if {pair.comparison.label, v.preferred} == {"A", "B"}
     ]

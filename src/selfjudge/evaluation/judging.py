@@ -19,7 +19,7 @@ from selfjudge.core.statistics import (
     proportion,
     reliability,
 )
-from selfjudge.core.verdict import agreement_score, first_shown_rate
+from selfjudge.core.verdict import agreement_score, first_shown_rate, winner_strength
 from selfjudge.records import Comparison, Preferred, Verdict
 
 
@@ -27,7 +27,8 @@ class JudgeSummary(BaseModel):
     """Rates over pairs, each with its 95 % interval.
 
     ``accuracy`` and ``longer_wins`` are over the pairs labelled A or B (a tie verdict, or equal length, counts one
-    half); None without labels. ``calibration_error`` is the ECE of the winner's strength.
+    half); None without labels. ``calibration_error`` is the ECE of the winner's strength,
+    ``reliability`` its diagram; a tie verdict has a strength of one half and counts one half there too.
 
     ``first_shown_rate`` is the share of judgments that the response shown first won: each pair counts with the mean of
     its judgments (:func:`selfjudge.core.verdict.first_shown_rate`). ``a_share`` is how often ``response_a`` wins a pair
@@ -84,7 +85,8 @@ def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
     short = [(c, v) for c, v in labelled if longer(c) not in ("tie", c.label)]
     unequal = [(c, v) for c, v in pairs if longer(c) != "tie"]
     bins = reliability(
-        [max(v.strength, 1 - v.strength) for _, v in labelled], [v.preferred == c.label for c, v in labelled]
+        [winner_strength(v.preferred, v.strength) for _, v in labelled],
+        [agreement_score(v.preferred, c.label) for c, v in labelled],
     )
     return JudgeSummary(
         pairs=len(pairs),

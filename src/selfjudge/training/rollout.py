@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
-from selfjudge.core.verdict import first_shown_rate
+from selfjudge.core.verdict import first_shown_rate, winner_strength
 from selfjudge.engines.base import Engine, Progress, SamplingParams
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Verdict
@@ -197,7 +197,7 @@ def _stats(judged: Sequence[JudgedSamples], seconds: float) -> RolloutStats:
         disagreement_rate=_mean([float(not v.agree) for v in verdicts]),
         first_shown_rate=_mean([first_shown_rate(v) for v in verdicts]),
         label_mass=_mean([v.label_mass for v in verdicts]),
-        strength=_mean([max(v.strength, 1 - v.strength) for v in verdicts]),
+        strength=_mean([winner_strength(v.preferred, v.strength) for v in verdicts]),
         truncated_rate=_mean([float(s.finish_reason == "length") for s in samples]),
         response_length=_mean([float(len(s.ids)) for s in samples]),
         seconds=seconds,
