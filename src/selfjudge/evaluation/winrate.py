@@ -33,7 +33,8 @@ class Texts(BaseModel):
 
 
 class WinRate(BaseModel):
-    """How often a beats b; intervals over prompts, ties count one half.
+    """How often a beats b, for one answer of each to a prompt, drawn independently; intervals over prompts, ties count
+    one half.
 
     ``length_controlled``: the win rate at equal length. ``agreement``: of the prompts with different answers
     those on which both orders say the same; None of an evaluator that does not see an order. ``value_a``, ``value_b``:
