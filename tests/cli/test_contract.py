@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -291,6 +292,16 @@ def test_report_is_one_page_without_outside_resources(run, runs):
     assert "src=" not in page
     assert 'href="http' not in page
     assert "stylesheet" not in page
+
+
+def test_a_judges_position_bias_is_in_its_run_card_and_report(run, runs, tmp_path):
+    found = json.loads((runs / "jsft" / "run.json").read_text())["held_out"]["first_shown_rate"]
+    assert 0 <= found["low"] <= found["rate"] <= found["high"] <= 1
+    shown = f"{100 * found['rate']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+    card = (runs / "jsft" / "final" / "README.md").read_text()
+    assert re.search(rf"prefers the response shown first \| {re.escape(shown)}", card)
+    assert run("report", runs / "jsft", "--output", tmp_path / "r.html").code == 0
+    assert re.search(rf"first shown rate<.*{re.escape(shown)}", (tmp_path / "r.html").read_text())
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(run, tmp_path, monkeypatch):
