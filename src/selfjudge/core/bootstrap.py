@@ -15,6 +15,10 @@ RESAMPLES = 2000
 def bootstrap_mean(scores: Sequence[float], seed: int = 0) -> Estimate:
     """Returns the mean of one score per prompt with its BCa interval (Efron 1987), from 2,000 seeded resamples.
 
+    It says 95 %. Skewed scores need 100 prompts or more: with a skewness of 2 (exponential) the interval holds the true
+    mean in 91 % of cases with 20 prompts, 93 % with 40 and 94 % with 100. With a skewness of 6 it is 93 % with 200.
+    Wins and losses have about 95 % or more from 20 prompts on. ``benchmarks/coverage.py`` repeats these figures.
+
     Equal scores vary in no resample: their interval has no width, which says nothing about other prompts. One score
     or none has no interval (NaN).
     """
