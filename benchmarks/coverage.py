@@ -3,7 +3,7 @@
     python benchmarks/coverage.py
 
 A line for each number of scores (prompts), a column for each kind of scores. It says 95 % and should hold the truth in
-95 % of the runs. With 10,000 runs a figure near 94 % has an error of ±0.5 (95 %). Takes a quarter of an hour of one core.
+95 % of the runs. With 10,000 runs a figure near 94 % has an error of ±0.5 (95 %). Takes 15 minutes of one core.
 """
 
 from __future__ import annotations

@@ -67,10 +67,7 @@ def ranking(
     batch_size: BatchSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Rank two or more systems on the same prompts: Bradley-Terry scores, and the win rate of each against each.
-
-    Models are sampled independently, each by a seed that is made of --seed and its name.
-    """
+    """Rank systems on the same prompts, sampled independently: Bradley-Terry scores, and each one's win rates."""
     systems = _systems(system)
     files = {name: output / f"{name}.json" for name in systems} if output else {}
     check_outputs(json_, report, *files.values(), overwrite=overwrite)
@@ -90,9 +87,7 @@ def ranking(
     params = SamplingParams(
         n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
     )
-    answers = {
-        name: answers_of(source, asked, params.seeded_for(name), options.open) for name, source in systems.items()
-    }
+    answers = answers_of(systems, asked, params, options.open)
     for name, path in files.items():
         write_alpaca_outputs(path, asked, answers[name], name)
     evaluate = open_evaluator(evaluator, asked, replace(options, server=evaluator_server).open)

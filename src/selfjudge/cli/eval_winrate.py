@@ -27,7 +27,7 @@ from selfjudge.cli.engines import EngineOptions, OpenedEngine
 from selfjudge.cli.evaluators import KINDS, checked_prompts, open_evaluator, uses_own_judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from selfjudge.data.eval_prompts import EvalPrompt
     from selfjudge.engines.base import SamplingParams
@@ -41,7 +41,9 @@ EvaluatorOption = Annotated[str, typer.Option(help=f"{KINDS}.")]
 EvaluatorServerOption = Annotated[str | None, typer.Option(help="URL of the server that judge:MODEL is on.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="The first prompts only. builtin:world: 200.")]
 CandidatesOption = Annotated[int, typer.Option(min=1, help="Above 1: answer by a tournament among so many.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of samples and brackets; of it each system gets its own.")]
+SeedOption = Annotated[
+    int, typer.Option(help="Each system has its own seed of samples and brackets, made of this one.")
+]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option(min=0.001, max=1.0)]
 MaxNewTokensOption = Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")]
@@ -90,8 +92,7 @@ def winrate(
     params = SamplingParams(
         n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
     )
-    sides = {"a": a, "b": b}
-    answers = [answers_of(side, asked, params.seeded_for(name), options.open) for name, side in sides.items()]
+    answers = answers_of({"a": a, "b": b}, asked, params, options.open).values()
     for path, side, texts in zip(_output_files(output), (a, b), answers, strict=False):
         write_alpaca_outputs(path, asked, texts, side)
     what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": asdict(params)}
@@ -110,6 +111,16 @@ def _output_files(folder: Path | None) -> tuple[Path, ...]:
 
 
 def answers_of(
+    systems: Mapping[str, str],
+    prompts: Sequence[EvalPrompt],
+    params: SamplingParams,
+    opened: Callable[[str], OpenedEngine],
+) -> dict[str, list[str]]:
+    """Returns name → answers of systems (name → file or model). Models are sampled independently, by their names."""
+    return {name: _answers(source, prompts, params.seeded_for(name), opened) for name, source in systems.items()}
+
+
+def _answers(
     side: str, prompts: Sequence[EvalPrompt], params: SamplingParams, opened: Callable[[str], OpenedEngine]
 ) -> list[str]:
     """Returns the answers of a system: those in its file, or of the model by that name."""
