@@ -236,7 +236,7 @@ def test_the_adapter_changes_the_verdicts(run, runs, pairs, write, tmp_path):
 
 
 def test_sample_writes_its_contract_and_repeats_under_a_seed(run, runs, write, tmp_path):
-    rows = [{"prompt": p} for p in prompts(3, 1, "fresh")]
+    rows = [{"prompt": p} for p in prompts(3, 1, "results")]
     rows.append({"prompt": rows[0]["prompt"], "candidates": ["bear", "fox", "owl"], "id": "given"})
     source = write("prompts.jsonl", rows)
     command = ("sample", "--model", runs / "jsft", "--input", source, "--n", "5", "--max-new-tokens", "8")
@@ -257,7 +257,7 @@ def test_sample_writes_its_contract_and_repeats_under_a_seed(run, runs, write, t
 
 
 def test_sample_with_an_adapter_samples_with_it_and_judges_without(run, runs, write, tmp_path):
-    prompt = prompts(1, 1, "fresh")[0]
+    prompt = prompts(1, 1, "results")[0]
     source = write("prompts.jsonl", [{"prompt": prompt, "candidates": ["bear and fox", "owl"]}])
     for name, extra in (("base", ()), ("adapter", ("--adapter", runs / "train"))):
         run("sample", "--model", runs / "jsft", *extra, "--input", source, "--output", tmp_path / f"{name}.jsonl")

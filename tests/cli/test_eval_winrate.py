@@ -29,7 +29,7 @@ def test_models_by_the_truth_with_outputs_and_page(run, runs, tmp_path):
                      "--output", out, "--json", found, "--report", page)  # fmt: skip
     assert result.code == 0, result.err
     a, b = (json.loads((out / f"{side}.json").read_text()) for side in "ab")
-    assert [row["instruction"] for row in a] == prompts(6, 3, "fresh")
+    assert [row["instruction"] for row in a] == prompts(6, 3, "results")
     assert (a[0]["generator"], b[0]["generator"]) == (str(runs / "train"), str(runs / "jsft"))
     u = [[utility(row["instruction"], row["output"]) for row in side] for side in (a, b)]
     wins = [0.5 * (x == y) + (x > y) for x, y in zip(*u, strict=True)]
@@ -63,7 +63,7 @@ def test_another_judge_is_no_warning(run, runs, tmp_path):
 
 
 def test_a_served_judge_says_what_the_same_judge_says_here(run, write, world_chat, tmp_path):
-    texts = prompts(3, 1, "fresh")
+    texts = prompts(3, 1, "results")
     answers = {
         side: write(f"{side}.jsonl", [{"prompt": p, "output": f"{side} {i}"} for i, p in enumerate(texts)])
         for side in ("bear", "fox")

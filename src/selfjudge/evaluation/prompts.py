@@ -11,12 +11,12 @@ WORLD_PROMPTS = 200
 
 
 def fresh_or_read(source: str, limit: int | None, seed: int) -> tuple[EvalPrompt, ...]:
-    """Returns the prompts of a file, or fresh ones of the small world drawn by ``seed``, 200 unless told.
+    """Returns the prompts of a file, or of the small world those to report on, 200 unless told.
 
     Raises:
         DataError: as :func:`load_eval_prompts`.
     """
     if source != BUILTIN_WORLD:
         return load_eval_prompts(source, limit)
-    texts = prompts(limit or WORLD_PROMPTS, seed, "fresh")
+    texts = prompts(limit or WORLD_PROMPTS, seed, "results")
     return tuple(EvalPrompt(str(i), as_messages(text)) for i, text in enumerate(texts))

@@ -27,8 +27,6 @@ from selfjudge.training.self_training import run_self_training
 from selfjudge.world.people import prompts as world_prompts
 
 CURVE_PROMPTS = 200
-_CURVE = 1
-"""Added to a seed for the prompts of its curves."""
 
 
 def run_cell(cell: Cell, recipe: Recipe, threads: int) -> None:
@@ -92,7 +90,7 @@ def _curve(cell: Cell, recipe: Recipe) -> TruthCurve | None:
         return None
     engine = engine_of(cell.other(cell.section.needs()[0]) / "run", recipe)
     judge = None if method in ("dpo", "rlhf") else judge_of(engine, recipe)
-    prompts = world_prompts(CURVE_PROMPTS, cell.seed + _CURVE, "fresh")
+    prompts = world_prompts(CURVE_PROMPTS, cell.seed, "curves")
     folder = RunFolder(cell.folder / "run", "train", {})
     return TruthCurve(
         engine,
