@@ -132,7 +132,7 @@ class TruthCurve(TrainerCallback):
     ) -> None:
         """Takes the policy that training starts from, to compare with; ``on_point`` gets each measurement."""
         self.seconds = 0.0
-        """What the measuring took so far."""
+        """What the measuring took of the processor so far."""
         self._chat, self._judge = start.chat, judge
         self._prompts = prompts
         self._start = single_texts(start, prompts, params.seeded_for("start"))
@@ -151,10 +151,10 @@ class TruthCurve(TrainerCallback):
             self._measure(state.global_step, model)
 
     def _measure(self, step: int, model: Any) -> None:
-        begin = time.perf_counter()
+        begin = time.process_time()
         prompts, start = self._prompts, self._start
         texts = single_texts(TransformersEngine(model, self._chat), prompts, self._params)
         truth = crossed_rate(true_wins(prompts, texts, start))
         belief = crossed_rate(believed_wins(self._judge, prompts, texts, start)) if self._judge else None
         self._on_point(CurvePoint(step, truth, belief, fmean(len(text.split()) for text in texts)))
-        self.seconds += time.perf_counter() - begin
+        self.seconds += time.process_time() - begin

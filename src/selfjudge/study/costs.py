@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from selfjudge.recipes.comparison import CellSection
 from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.study import CellSection
 
 
 class Costs(BaseModel):
