@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from served_model import NAME, served_models
+from transformers import LlamaModel
 
 from selfjudge.baselines.replay import ReplayCollector
 from selfjudge.baselines.run import run_baseline
@@ -25,6 +28,8 @@ from selfjudge.templates.template import load_templates
 from selfjudge.training.pairing import PairRules, RolloutPrompt
 from selfjudge.training.rollout import Rollout, RolloutCollector
 from selfjudge.training.run_folder import RunFolder
+from selfjudge.training.self_judge_trainer import SelfJudgeTrainer
+from selfjudge.training.self_training import run_self_training
 
 Make = Callable[..., Recipe]
 TRAINING = {"max_steps": 12, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "save_steps": 2}
@@ -175,6 +180,54 @@ def test_they_come_from_servers_that_sample_with_the_adapter_of_the_step(
     kl = [row["kl"] for row in metrics(run)]
     assert kl[0] == 0
     assert min(kl[1:]) > 1e-3
+
+
+@pytest.mark.parametrize(("method", "most"), [("train", 0.0), ("off-policy", 0.15), ("offline", 0.25)])
+def test_what_kl_and_own_samples_take_of_the_tokens_of_a_step(
+    tmp_path: Path, tiny_recipe: Make, monkeypatch: pytest.MonkeyPatch, method: Any, most: float
+) -> None:
+    """docs/self-training.md and docs/baselines.md have these shares, of the shapes of world-study; -s prints them."""
+    phases, tokens = ["other"], Counter[str]()
+    forward = LlamaModel.forward
+
+    def counted(self: LlamaModel, *args: Any, **kwargs: Any) -> Any:
+        # Training goes back as well, which takes twice what a forward does.
+        tokens[phases[-1]] += kwargs["input_ids"].numel() * (3 if torch.is_grad_enabled() else 1)
+        return forward(self, *args, **kwargs)
+
+    def named(owner: type, name: str, phase: str) -> None:
+        method = getattr(owner, name)
+
+        def within(*args: Any) -> Any:
+            phases.append(phase)
+            try:
+                return method(*args)
+            finally:
+                phases.pop()
+
+        monkeypatch.setattr(owner, name, within)
+
+    made = tiny_recipe(
+        240,
+        self_training={
+            "lora": None,
+            "rollout": {"top_p": 1.0, "max_new_tokens": 16},
+            "training": {"max_steps": 2, "per_device_train_batch_size": 60, "save_strategy": "no"},
+        },
+    )
+    monkeypatch.setattr(LlamaModel, "forward", counted)
+    train = SelfJudgeTrainer.train
+    monkeypatch.setattr(SelfJudgeTrainer, "train", lambda *args, **kw: (tokens.clear(), train(*args, **kw))[1])
+    named(TransformersEngine, "response_kl", "kl")
+    named(ReplayCollector, "_own", "own")
+    if method == "train":
+        run_self_training(made, tmp_path / "run")
+    else:
+        run_baseline(method, made, tmp_path / "run")
+    shares = {phase: count / tokens.total() for phase, count in tokens.items()}
+    print(method, {phase: f"{share:.1%}" for phase, share in shares.items()})
+    assert 0.02 < shares["kl"] < (0.06 if method == "offline" else 0.04)  # offline draws nothing itself
+    assert shares.get("own", 0.0) <= most
 
 
 class Unheard:

@@ -206,8 +206,8 @@ def identical(a: Completion, b: Completion) -> bool:
 def measures_kl(place: int) -> bool:
     """Returns whether the KL is measured on the prompt at this place among those of all processes.
 
-    One of four neighbours, the first of all among them: the two forwards take about 4 % of a step's forward tokens.
-    Which of the four changes, so that the places of one process are not always, or never, the ones measured.
+    One of four neighbours, so that the two forwards take a few per cent of a step; the first place of all is one. Which
+    of the four it is changes, so that each process of several has its share.
     """
     return (place + place // 4 + place // 16) % 4 == 0
 
