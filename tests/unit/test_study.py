@@ -112,8 +112,9 @@ def test_prompts_and_evaluator_are_looked_for_first(recipe: Recipe, tmp_path: Pa
         ({"method": "dpo"}, {"steps": 9}, Costs(models=2, samples=0, judgments=0)),
         # 5 steps of 4 prompts, 2 samples of each, both orders, 3 principles
         ({"method": "train"}, {"steps": 5}, Costs(models=2, samples=40, judgments=120)),
-        ({"method": "offline"}, {"steps": 5}, Costs(models=2, samples=0, judgments=120)),
-        ({"method": "off-policy"}, {"steps": 5, "prompts": 11}, Costs(models=2, samples=22, judgments=120)),
+        # The policy answers one of four prompts twice, and is judged in both orders: 5 * 2 and 5 * 2 * 3 more.
+        ({"method": "offline"}, {"steps": 5}, Costs(models=2, samples=10, judgments=150)),
+        ({"method": "off-policy"}, {"steps": 5, "prompts": 11}, Costs(models=2, samples=32, judgments=150)),
         ({"method": "rlhf"}, {"steps": 5}, Costs(models=3, samples=40, judgments=40)),
         ({"method": "rso"}, {"steps": 5, "prompts": 11}, Costs(models=2, samples=77, judgments=77)),
         ({"method": "raft"}, {"steps": 5}, Costs(models=2, samples=180, judgments=180)),
