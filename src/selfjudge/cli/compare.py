@@ -92,12 +92,11 @@ def _report(outcome: Outcome, recipe: Recipe, folder: Path, tuned: Mapping[str, 
     from selfjudge.cli.common import print_table
     from selfjudge.data.io import write_json
     from selfjudge.evaluation.page import write_page
-    from selfjudge.study.cells import study_of
     from selfjudge.study.page import sections
     from selfjudge.study.results import raw_figures
     from selfjudge.study.summary import summarise_study
 
-    found = summarise_study(study_of(recipe), outcome.cells)
+    found = summarise_study(recipe, outcome.cells)
     write_json(folder / "summary.json", found.model_dump(mode="json"))
     write_json(folder / "results.json", raw_figures(found, tuned))
     facts = [("recipe", recipe.name), ("seeds", ", ".join(map(str, found.seeds)))]

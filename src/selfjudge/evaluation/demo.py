@@ -31,7 +31,7 @@ from selfjudge.templates.template import load_templates
 from selfjudge.training.jsft import run_jsft
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_training import run_self_training
-from selfjudge.training.stop import StepMeasure, StopRule
+from selfjudge.training.stop import fires_at
 from selfjudge.world.people import prompts as world_prompts
 
 CURVE_PROMPTS = 200
@@ -96,26 +96,20 @@ def _self_train(
     run_self_training(recipe, folder / labels, resume=resume, callbacks=[curve])
 
 
-def _stop_step(run: Path, limits: StopSection) -> dict[str, Any] | None:
-    """Returns where the stop rule fires on a run's own log, or would have fired."""
-    rule = StopRule(limits)
-    for _, row in read_jsonl(run / "metrics.jsonl"):
-        if "kl" in row:
-            measure = StepMeasure(row["kl"], row["rollout/length"], 1 - row.get("rollout/disagreement_rate", 0.0))
-            reason = rule.add(measure)
-            if reason:
-                return {"step": row["step"], "reason": reason}
-    return None
-
-
 def _details(found: Measured, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Returns what the report shows beside the curves."""
     return {
         **found.details,
         "rates": {name: rate.model_dump() for name, rate in found.rates.items()},
         "differences": {name: difference.model_dump() for name, difference in found.differences.items()},
-        "stops": {labels: _stop_step(folder / labels, recipe.self_training.stop) for labels in ("soft", "hard")},
+        "stops": {labels: _stop(folder / labels, recipe.self_training.stop) for labels in ("soft", "hard")},
     }
+
+
+def _stop(run: Path, limits: StopSection) -> dict[str, Any] | None:
+    """Returns where the stop rule ended a run, or would have."""
+    found = fires_at((row for _, row in read_jsonl(run / "metrics.jsonl")), limits)
+    return {"step": found[0], "reason": found[1]} if found else None
 
 
 def _engine(model: Path) -> TransformersEngine:

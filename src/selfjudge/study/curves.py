@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from selfjudge.core.crossed import crossed_mean
 from selfjudge.core.statistics import Estimate
 from selfjudge.data.io import read_jsonl
+from selfjudge.recipes.schema import StopSection
 from selfjudge.study.cells import Cell
+from selfjudge.training.stop import fires_at
 
 Rows = Mapping[int, Sequence[Mapping[str, Any]]]
 """Seed → the rows of its curve.jsonl by rising step."""
@@ -32,7 +34,8 @@ class Point(BaseModel):
 class Curve(BaseModel):
     """``peak``: the step of the highest mean by the truth. ``fall``: the truth there less that at the last step.
 
-    The peak is picked among all points, so that a fall is on the large side by what is chance in it.
+    The peak is picked among all points, so that a fall is on the large side by what is chance in it. ``stops``: seed →
+    the step after which the recipe's stop rule would have ended the run, None if it would not have.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +44,7 @@ class Curve(BaseModel):
     points: tuple[Point, ...]
     peak: int
     fall: Estimate
+    stops: dict[int, int | None]
 
     @property
     def falls(self) -> bool:
@@ -48,10 +52,15 @@ class Curve(BaseModel):
         return self.fall.low > 0
 
 
-def curves(cells: Sequence[Cell]) -> tuple[Curve, ...]:
-    """Returns the curve of every finished cell that was watched."""
-    names = dict.fromkeys(cell.name for cell in cells)
-    return tuple(curve for name in names if (curve := _curve(name, curve_rows(cells, name))) is not None)
+def curves(cells: Sequence[Cell], limits: StopSection) -> tuple[Curve, ...]:
+    """Returns the curve of every finished cell that was watched; ``limits``: of the stop rule to try on its log."""
+    found = []
+    for name in dict.fromkeys(cell.name for cell in cells):
+        rows = curve_rows(cells, name)
+        runs = {cell.seed: cell.folder / "run" for cell in cells if cell.name == name and cell.seed in rows}
+        stops = {seed: fired[0] if (fired := fires_at(_log(run), limits)) else None for seed, run in runs.items()}
+        found.append(_curve(name, rows, stops))
+    return tuple(curve for curve in found if curve is not None)
 
 
 def curve_rows(cells: Sequence[Cell], name: str) -> Rows:
@@ -67,10 +76,14 @@ def curve_rows(cells: Sequence[Cell], name: str) -> Rows:
 
 def kl_curve(run: Path) -> dict[int, float]:
     """Returns step → KL to the reference in nats per response, where the method logs it."""
-    return {row["step"]: row["kl"] for _, row in read_jsonl(run / "metrics.jsonl") if "kl" in row}
+    return {row["step"]: row["kl"] for row in _log(run) if "kl" in row}
 
 
-def _curve(name: str, rows: Rows) -> Curve | None:
+def _log(run: Path) -> list[dict[str, Any]]:
+    return [row for _, row in read_jsonl(run / "metrics.jsonl")]
+
+
+def _curve(name: str, rows: Rows, stops: dict[int, int | None]) -> Curve | None:
     """Returns a cell's curve over the steps that all seeds have."""
     steps = sorted(set.intersection(*({row["step"] for row in of} for of in rows.values()))) if rows else []
     if not steps:
@@ -90,7 +103,7 @@ def _curve(name: str, rows: Rows) -> Curve | None:
     peak = max(points, key=lambda point: point.truth.value).step
     best, last = at[peak], at[steps[-1]]
     fall = _over_seeds({seed: best[seed]["truth"]["rate"] - last[seed]["truth"]["rate"] for seed in best})
-    return Curve(name=name, points=points, peak=peak, fall=fall)
+    return Curve(name=name, points=points, peak=peak, fall=fall, stops=stops)
 
 
 def _over_seeds(values: Mapping[int, float]) -> Estimate:

@@ -130,10 +130,12 @@ def _curves(found: Sequence[Curve], cells: Sequence[Cell]) -> list[Section]:
     kls = [_band(c.name, kl) for c in found if any((kl := _kls(cells, c.name)).values())]
     if kls:
         more.append(("KL to the reference", line_chart(kls, x="step", y="nats per response")))
-    table = [("", "highest", "at step", "last", "at step", "fall"), *(_curve_row(curve) for curve in found)]
+    head = ("", "highest", "at step", "last", "at step", "fall", "the stop rule fires after step, each seed")
+    table = [head, *(_curve_row(curve) for curve in found)]
     text = (
         "Win rate against the start, mean over seeds; intervals are of the seeds' means. The highest point is picked "
-        "among all, so a fall is on the large side."
+        "among all, so a fall is on the large side. No run was stopped; the last column says when the recipe's rule, "
+        "which sees KL, length and agreement of the policy's own samples, would have."
     )
     return [
         Section("Along the training", text, table, charts),
@@ -159,7 +161,8 @@ def _curve_row(curve: Curve) -> tuple[object, ...]:
     last = curve.points[-1]
     said = "falls" if curve.falls else "not shown to fall"
     fall = f"{said}, {100 * curve.fall.value:.1f} points [{100 * curve.fall.low:.1f}, {100 * curve.fall.high:.1f}]"
-    return (curve.name, best.truth, best.step, last.truth, last.step, "" if best is last else fall)
+    stops = ", ".join("–" if step is None else str(step) for step in curve.stops.values())
+    return (curve.name, best.truth, best.step, last.truth, last.step, "" if best is last else fall, stops)
 
 
 def _kls(cells: Sequence[Cell], name: str) -> Points:

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from selfjudge.core.crossed import Scores, crossed_mean, crossed_rate, paired
 from selfjudge.core.statistics import Estimate, Rate
-from selfjudge.recipes.study import ClaimSection, StudySection
-from selfjudge.study.cells import Cell
+from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.study import ClaimSection
+from selfjudge.study.cells import Cell, study_of
 from selfjudge.study.curves import Curve, curves
 from selfjudge.study.measure import ANSWERS, Answer, PerAnswer, read_answers
 
@@ -87,8 +88,9 @@ class Summary(BaseModel):
     per_answer: dict[str, PerAnswer]
 
 
-def summarise_study(study: StudySection, cells: Sequence[Cell]) -> Summary:
-    """Returns the figures of the finished ones of the cells."""
+def summarise_study(recipe: Recipe, cells: Sequence[Cell]) -> Summary:
+    """Returns the figures of the finished ones of the recipe's cells."""
+    study = study_of(recipe)
     trained = [cell for cell in cells if cell.section is not None]
     done = [cell for cell in trained if cell.result.is_file()]
     results = {cell: json.loads(cell.result.read_text(encoding="utf-8")) for cell in done}
@@ -110,7 +112,7 @@ def summarise_study(study: StudySection, cells: Sequence[Cell]) -> Summary:
         choosing=choosing,
         claims=tuple(decide(claim, judged if claim.of == "judge" else scores) for claim in study.claims),
         matrix=_matrix([answers[f.name] for f in policies]),
-        curves=curves(done),
+        curves=curves(done, recipe.self_training.stop),
         costs=_costs(results),
         per_answer=_per_answer(results),
     )
