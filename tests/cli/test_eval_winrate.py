@@ -89,6 +89,29 @@ def test_exact_answers(run, write, tmp_path):
     assert figures(found)["pass_a"]["low"] < 1  # all right of four says little about others
 
 
+def test_difficulties_add_alpacaevals_win_rate(run, write, tmp_path):
+    rows = [{"prompt": f"Add {i} and 1.", "answer": str(i + 1)} for i in range(4)]
+    right = write("right.jsonl", [{"prompt": r["prompt"], "output": f"It is {r['answer']}."} for r in rows])
+    half = write(
+        "half.jsonl", [{"prompt": r["prompt"], "output": "It" + " is" * i + " 2."} for i, r in enumerate(rows)]
+    )
+    command = (right, half, "gsm8k", "--prompts", write("p.jsonl", rows), "--json")
+    assert winrate(run, *command, tmp_path / "without.json").code == 0
+    assert figures(tmp_path / "without.json")["length_controlled"] is None
+    assert figures(tmp_path / "without.json")["difficulty"] is None
+    given = write("d.jsonl", [{"index": i, "instruction_difficulty": i / 2} for i in range(4)])
+    result = winrate(run, *command, tmp_path / "f.json", "--difficulty", given, "--report", tmp_path / "r.html")
+    assert result.code == 0, result.err
+    f = figures(tmp_path / "f.json")
+    assert (f["difficulty"], f["length_controlled"]["n"]) == (str(given), 4)
+    assert f["equal_length"] == figures(tmp_path / "without.json")["equal_length"]
+    assert "length-controlled, AlpacaEval 2" in result.out
+    assert "length-controlled, AlpacaEval 2" in (tmp_path / "r.html").read_text()
+    few = write("few.jsonl", [{"difficulty": 1.0}])
+    refused(winrate(run, *command, tmp_path / "few.json", "--difficulty", few), "no difficulty of 3 of 4 prompts")
+    assert not (tmp_path / "few.json").exists()
+
+
 @pytest.mark.parametrize(
     ("evaluator", "words"),
     [
