@@ -105,10 +105,7 @@ def tune(
             "Learning rates must not be chosen by the prompts of the results: set study.tuning.prompts to a file of "
             "other prompts."
         )
-    same = [study.cells[name].same_rate_as for name in only if name in study.cells]
-    only = [*only, *(name for name in same if name)]
-    planned = plan_cells(recipe, [study.tuning.seed], folder, only, split="tuning")
-    wanted = [cell.name for cell in planned if cell.section is not None]
+    wanted = _wanted(recipe, folder, only)
     work = Tuning(recipe, folder, jobs, on_cell)
     known = {study.reference: study.cells[study.reference]}
     best: dict[str, str] = {}
@@ -130,6 +127,15 @@ def with_rates(recipe: Recipe, tuned: dict[str, Tuned]) -> Recipe:
     for name, found in tuned.items():
         study_of(recipe).cells[name].rate = found.best.rate
     return recipe
+
+
+def _wanted(recipe: Recipe, folder: Path, only: Sequence[str]) -> list[str]:
+    """Returns these cells (or all), those that they need, and those that they have their rate from."""
+    study = study_of(recipe)
+    planned = plan_cells(recipe, [study.tuning.seed], folder, only, split="tuning")
+    names = [cell.name for cell in planned if cell.section is not None]
+    same = [rate_of for name in names if (rate_of := study.cells[name].same_rate_as) and rate_of not in names]
+    return _wanted(recipe, folder, [*names, *same]) if same else names
 
 
 def _levels(study: StudySection, wanted: Sequence[str]) -> list[list[str]]:
