@@ -188,6 +188,15 @@ def test_several_samples_and_steps_a_rollout_cost_more() -> None:
     assert found == Costs(models=1, samples=48, judgments=96)
 
 
+def test_rlhf_and_self_judge_spend_as_many_samples_and_judgments() -> None:
+    recipe = load_recipe("world-study")
+    spent = {
+        name: costs(recipe.study.cells[name], recipe, {"steps": 100}, principles=1) for name in ("self-judge", "rlhf")
+    }
+    # 100 steps of 60 prompts and two samples; both orders of a pair, or the reward of each sample.
+    assert {(c.samples, c.judgments) for c in spent.values()} == {(12000, 12000)}
+
+
 def test_a_folder_of_something_else_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(RunError, match="not empty and holds no study"):
