@@ -35,7 +35,7 @@ def ended(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> Callable[..., t
 def test_orders_that_agree_go_on_and_orders_that_do_not_stop_the_run(
     ended: Callable[..., tuple[int, str | None]], monkeypatch: pytest.MonkeyPatch, agree: bool
 ) -> None:
-    """The first sample is preferred by the mean of both orders, .9 and .1 or .55 and .45: either way there are pairs."""
+    """Either way the mean of both orders prefers the first sample, by .9 or by .55, so that there are pairs."""
     orders = [[0.9, 0.1], [0.1, 0.9]] if agree else [[0.9, 0.1], [0.8, 0.2]]
 
     def judge(self: TransformersEngine, prompts: Sequence[Any], progress: Any = None) -> np.ndarray:
