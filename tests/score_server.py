@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
 from selfjudge.engines.base import Drawn, Progress, SamplingParams
@@ -132,6 +133,12 @@ def arena_app_on(engine: ScoreEngine, database: str, answers: dict[str, str], se
     beside = EngineBeside(backend, AnswerEngine(engine.chat, answers[other]), engine.chat)
     rival = NamedBackend(other, JudgedBy(beside, backend))
     return create_app(backend, name, settings, rival=rival, votes=VoteStore(database))
+
+
+def judgments(client: TestClient) -> tuple[float, float]:
+    """The judgments of the process so far, and how many of them the response shown first won."""
+    counted = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+    return float(counted["selfjudge_judgments_total"]), float(counted["selfjudge_judgments_first_shown_total"])
 
 
 @contextmanager

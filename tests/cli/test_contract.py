@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def test_jsft_writes_a_whole_run_folder(runs):
 def test_train_logs_what_a_user_needs(runs):
     logged = read(runs / "train" / "metrics.jsonl")[0]
     expected = {"loss", "kl", "rewards/margins", "rewards/accuracies", "length/chosen", "length/rejected"}
-    expected |= {f"rollout/{name}" for name in ("tie_rate", "disagreement_rate", "label_mass", "samples_per_second")}
+    expected |= {"rollout/samples_per_second"}
+    expected |= {f"rollout/{name}" for name in ("tie_rate", "disagreement_rate", "first_shown_rate", "label_mass")}
     assert expected <= set(logged)
     assert logged["kl"] == 0  # the first step is taken from the reference itself
     assert read(runs / "train" / "rollouts.jsonl")[0]["prompt"]
@@ -153,8 +155,10 @@ def test_judge_writes_its_contract(run, runs, pairs, write, tmp_path):
         assert v["agree"] == ((p["AB"]["A"] > p["AB"]["B"]) == (p["BA"]["B"] > p["BA"]["A"])) or v["preferred"] == "tie"
     assert verdicts[3]["preferred"] == "tie"  # its responses are the same
     assert verdicts[3]["strength"] == 0.5
-    for word in ("Accuracy", "the longer wins", "Both orders agree", "Prefers A", "Prefers the longer", "Pairs/s"):
+    for word in ("Accuracy", "the longer wins", "Both orders agree", "Prefers the longer", "Pairs/s"):
         assert word in result.out
+    assert "Prefers the response shown first" in result.out
+    assert "Prefers response_a, after both orders" in result.out
     prompts = read(dump)
     assert len(prompts) == 2 * len(pairs)
     assert {(p["id"], p["order"], p["principle"]) for p in prompts[:2]} == {
@@ -288,6 +292,16 @@ def test_report_is_one_page_without_outside_resources(run, runs):
     assert "src=" not in page
     assert 'href="http' not in page
     assert "stylesheet" not in page
+
+
+def test_a_judges_position_bias_is_in_its_run_card_and_report(run, runs, tmp_path):
+    found = json.loads((runs / "jsft" / "run.json").read_text())["held_out"]["first_shown_rate"]
+    assert 0 <= found["low"] <= found["rate"] <= found["high"] <= 1
+    shown = f"{100 * found['rate']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+    card = (runs / "jsft" / "final" / "README.md").read_text()
+    assert re.search(rf"prefers the response shown first \| {re.escape(shown)}", card)
+    assert run("report", runs / "jsft", "--output", tmp_path / "r.html").code == 0
+    assert re.search(rf"first shown rate<.*{re.escape(shown)}", (tmp_path / "r.html").read_text())
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(run, tmp_path, monkeypatch):

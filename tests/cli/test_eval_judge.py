@@ -35,7 +35,7 @@ def test_figures_and_page(run, runs, rows, write, tmp_path):
     found = json.loads(figures.read_text())
     assert (found["overall"]["pairs"], found["overall"]["labelled"], found["left_out"]) == (21, 20, 1)
     assert set(found["subsets"]) == {"s0", "s1", "own"}
-    for name in ("accuracy", "longer_wins", "shorter_right", "agreement", "first_share"):
+    for name in ("accuracy", "longer_wins", "shorter_right", "agreement", "first_shown_rate", "a_share"):
         assert found["overall"][name]["low"] <= found["overall"][name]["rate"] <= found["overall"][name]["high"]
     for name in ("brier", "calibration_error", "label_mass", "kappa", "reliability"):
         assert found["overall"][name] is not None

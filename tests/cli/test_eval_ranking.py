@@ -72,6 +72,22 @@ def test_models_by_the_truth_with_outputs(run, runs, tmp_path):
     assert json.loads(found.read_text())["systems"] == f["systems"]
 
 
+def test_the_answers_of_a_model_depend_on_its_name_and_not_on_who_else_is_ranked(run, runs, tmp_path):
+    model = runs / "jsft"
+    orders = [("x", "y", "z"), ("y", "x")]
+    for number, names in enumerate(orders):
+        result = ranking(run, dict.fromkeys(names, model), "world", *SAMPLING, "--output", tmp_path / str(number))
+        assert result.code == 0, result.err
+    first, second = (
+        {name: [row["output"] for row in json.loads((tmp_path / str(number) / f"{name}.json").read_text())]
+         for name in names}
+        for number, names in enumerate(orders)
+    )  # fmt: skip
+    assert {name: first[name] for name in "xy"} == second
+    for a, b in ("xy", "xz", "yz"):
+        assert sum(s == t for s, t in zip(first[a], first[b], strict=True)) <= 1
+
+
 def test_a_systems_own_judge_is_a_loud_warning(run, runs, tmp_path):
     found = tmp_path / "f.json"
     systems = {"trained": runs / "train", "other": "builtin:world"}

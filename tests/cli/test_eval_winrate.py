@@ -8,6 +8,8 @@ import pytest
 from served_model import ServedModel
 from test_bad_input import refused
 
+from conftest import read
+from selfjudge.engines.base import SamplingParams
 from selfjudge.world.model import build_model
 from selfjudge.world.people import prompts
 from selfjudge.world.truth import utility
@@ -44,6 +46,25 @@ def test_models_by_the_truth_with_outputs_and_page(run, runs, tmp_path):
     again = tmp_path / "again.json"
     assert winrate(run, out / "a.json", out / "b.json", "world", *SAMPLING, "--seed", "3", "--json", again).code == 0
     assert figures(again)["win_rate"] == f["win_rate"]
+
+
+def test_the_same_model_on_both_sides_is_sampled_independently(run, runs, write, tmp_path):
+    """Each side has the answers that the model gives by that side's own seed, so they are not the same ones."""
+    out, found, model = tmp_path / "out", tmp_path / "f.json", runs / "jsft"
+    command = (model, model, "world", *SAMPLING, "--seed", "3")
+    assert winrate(run, *command, "--output", out, "--json", found).code == 0
+    written = {side: [row["output"] for row in json.loads((out / f"{side}.json").read_text())] for side in "ab"}
+    assert sum(a == b for a, b in zip(written["a"], written["b"], strict=True)) <= 1
+    source = write("p.jsonl", [{"prompt": p} for p in prompts(6, 3, "fresh")])
+    for side, texts in written.items():
+        seed = SamplingParams(seed=3).seeded_for(side).seed
+        alone = tmp_path / f"{side}.jsonl"
+        options = ("--model", model, "--input", source, "--output", alone, "--n", "1", "--max-new-tokens", "8")
+        assert run("sample", *options, "--seed", seed).code == 0
+        assert [row["winner"] for row in read(alone)] == texts
+    assert winrate(run, *command, "--output", tmp_path / "again").code == 0
+    assert (tmp_path / "again" / "a.json").read_text() == (out / "a.json").read_text()
+    assert (tmp_path / "again" / "b.json").read_text() == (out / "b.json").read_text()
 
 
 @pytest.mark.parametrize("evaluator", ["jsft", "train"])

@@ -241,7 +241,7 @@ class Fixed:
             Pair(ids(self.prompt - i % 4), ids(self.response), ids(self.response - i % 3), 1.0)
             for i in range(len(prompts))
         ]
-        return Rollout(pairs, [], RolloutStats(*[len(pairs)] * 4, *[0.0] * 7, 1.0, 1.0))
+        return Rollout(pairs, [], RolloutStats(*[len(pairs)] * 4, *[0.0] * 8, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("name", ["full", "full, large vocabulary", "full, checkpointing", "LoRA", "LoRA, long rows"])

@@ -114,6 +114,15 @@ def test_agreement_falls_by_ten_points_or_under_the_recipes_limit() -> None:
     assert only(rows, StopSection(window=2, min_agreement=0.7)).raised
 
 
+@pytest.mark.parametrize(("now", "raised"), [(0.19, True), (0.2, False), (0.5, False), (0.8, False), (0.81, True)])
+def test_a_judge_that_goes_by_the_position(now: float, raised: bool) -> None:
+    alarm = only(log(rollout__first_shown_rate=[0.6, 0.6, now, now]))
+    assert (alarm.name, alarm.raised, alarm.metric) == ("position", raised, "rollout/first_shown_rate")
+    assert alarm.what == (
+        f"The response shown first wins {now:.0%} of judgments, 60% at first; the limits are 20% and 80%."
+    )
+
+
 def test_kl_over_a_budget() -> None:
     assert not only(log(kl=[0.0, 0.0, 29.0, 31.0])).raised  # the mean is 30, the limit itself
     assert only(log(kl=[0.0, 0.0, 30.0, 31.0])).raised
@@ -126,9 +135,10 @@ def test_kl_over_a_budget() -> None:
 def test_what_is_no_number_is_over_every_limit() -> None:
     nothing = [1.0, 1.0, math.nan, math.nan]
     rows = log(rollout__length=nothing, logps__chosen=nothing, rollout__disagreement_rate=nothing, kl=nothing)
+    rows = [row | {"rollout/first_shown_rate": row["kl"]} for row in rows]
     found = alarms(rows, StopSection(window=2, min_agreement=0.1))
     assert [(a.name, a.raised) for a in found] == [
-        ("length", True), ("chosen", True), ("agreement", True), ("kl", True)
+        ("length", True), ("chosen", True), ("agreement", True), ("position", True), ("kl", True)
     ]  # fmt: skip
 
 

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from score_server import ScoreEngine, app_on, arena_app_on
+from score_server import AnswerEngine, ScoreEngine, app_on, arena_app_on, judge_on, judgments
 
 from selfjudge.data.load import load_source
 from selfjudge.errors import RunError
 from selfjudge.recipes.schema import DataSection, SourceSection
 from selfjudge.records import Preferred
+from selfjudge.serving.app import create_app
+from selfjudge.serving.backend import NamedBackend
+from selfjudge.serving.in_process import InProcessBackend
+from selfjudge.serving.rival import EngineBeside, JudgedBy
 from selfjudge.serving.settings import ServeSettings
 from selfjudge.serving.votes import ShownPair, VoteStore
 from selfjudge.templates.chat import ChatEncoder
@@ -46,7 +50,7 @@ def vote(client: TestClient, pair: dict[str, Any], side: str) -> Any:
 
 def test_a_pair_is_blind_until_it_has_a_vote(arena: Callable[..., TestClient]) -> None:
     with arena() as client:
-        sides = set()
+        sides, before = set(), judgments(client)
         for _ in range(20):
             pair = draw(client)
             assert set(pair) == {"id", "prompt", "response_a", "response_b"}
@@ -60,6 +64,23 @@ def test_a_pair_is_blind_until_it_has_a_vote(arena: Callable[..., TestClient]) -
             assert told["strength"] == pytest.approx(0.9 if better == "A" else 0.1)
             sides.add(told["model_a"])
         assert sides == set(ANSWERS)  # each is shown on either side
+        assert judgments(client) == (before[0] + 40, before[1] + 20)
+
+
+def test_two_models_are_drawn_from_with_random_numbers_of_their_own(world_chat: ChatEncoder, tmp_path: Path) -> None:
+    one, other = AnswerEngine(world_chat, "score 8"), AnswerEngine(world_chat, "score 3")
+    backend = InProcessBackend(one, judge_on(one, world_chat), world_chat)
+    rival = NamedBackend("other", JudgedBy(EngineBeside(backend, other, world_chat), backend))
+    settings = ServeSettings(n=2, max_new_tokens=8)
+    app = create_app(backend, "one", settings, rival=rival, votes=VoteStore(str(tmp_path / "votes.db")))
+    with TestClient(app) as client:
+        draw(client)
+        for model in ("one", "other"):  # as the page compares them: one request for each, without a seed
+            body = {"model": model, "messages": [{"role": "user", "content": "Name a fox."}]}
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+    seeds = [[params.seed for _, params in engine.samples] for engine in (one, other)]
+    assert [len(of) for of in seeds] == [2, 2]
+    assert len({seed for of in seeds for seed in of}) == 4
 
 
 def test_a_pair_takes_one_vote(arena: Callable[..., TestClient]) -> None:

@@ -98,6 +98,15 @@ def test_an_edit_that_does_not_fit_is_not_tried():
     assert (found.findings["padding"].turned.n, found.findings["repetition"].turned.n) == (1, 0)
 
 
+def test_position_bias_is_told_before_the_edits():
+    """A judge that always takes the first shown: both sides win as often, and every judgment goes to the first."""
+    judge = FakeJudge(quality)
+    found = audit(judge, PAIRS[:2], lambda pairs: [verdict((0.9, 0.1), (0.9, 0.1)) for _ in pairs])
+    assert found.summary.a_share.rate == 0.5
+    name, rate = rows(found)[1]
+    assert (name, rate.rate, rate.n) == ("Prefers the response shown first", 1.0, 2)
+
+
 def test_nothing_fits():
     judge = FakeJudge(quality)
     assert audit(judge, PAIRS[3:], judge.judge) is None

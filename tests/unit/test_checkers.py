@@ -16,6 +16,7 @@ from selfjudge.evaluation.evaluators import Scored, by_check
 from selfjudge.evaluation.winrate import pairs_of, win_rate
 
 DEV = Path(__file__).parents[3] / "shared" / "data" / "eval_ifeval_dev.jsonl"
+GSM8K = DEV.with_name("eval_gsm8k_dev.jsonl")
 SOLUTION = "Each of 2 boxes has 617.\nThat is 2 * 617 = <<2*617=1234>>1234.\n#### 1,234"
 
 
@@ -53,6 +54,47 @@ def test_numbers(prompt, name, response, answer, right):
     if name == "math":
         pytest.importorskip("math_verify", reason="math-verify is not installed: pip install 'selfjudge[eval]'")
     assert CHECKERS[name](prompt(answer=answer), response) is right
+
+
+@pytest.mark.parametrize(
+    ("response", "value"),
+    [
+        ("-5", -5), ("(-5)", -5), ("x=-5", -5), ("**-5**", -5), ("_-5_", -5), ("$-5", -5), ("2 * -5", -5),
+        ("\u22125", -5), ("\uff0d5", -5), ("It is \u20135.", -5),  # U+2212, full-width, an en dash where a sign can be
+        ("-$5", -5), ("\u2212$5.20", -5.2), (r"-\$5", -5),
+        # A hyphen or a dash, and no sign: in a range, in a word, in a difference, or apart from the number.
+        ("10-15", 15), ("10\u201315", 15), ("10\u221215", 15), ("$10-$15", 15), ("10$-15$", 15), ("$10$-$15$", 15),
+        ("10%-15%", 15), ("(a)-5", 5), ("x-5", 5), ("COVID-19", 19), ("it is--5", 5), ("it is\u20145", 5), ("- 5", 5),
+        (".5", 0.5), ("-.5", -0.5), ("$.50", 0.5), ("0.5", 0.5), ("No.5", 5), ("so...5", 5), ("2.5.7", 7),
+        ("1,234.50", 1234.5), ("1,234,567", 1234567), (r"1{,}234", 1234), (r"\$1\,234", 1234),
+        ("1\u00a0234", 1234), ("1\u202f234", 1234),
+        # Not thousands: lists, and an ordinary space, which may stand between two numbers.
+        ("1,2,3", 3), ("1,23", 23), ("1,2345", 2345), ("1 234", 234), ("2020, 100", 100),
+        ("$5", 5), ("\u20ac5", 5), ("5%", 5), ("5.", 5), ("5th", 5), ("5-year", 5), ("007", 7), ("\uff11\uff12", 12),
+        ("1e3", 1000), ("2.5E-2", 0.025), ("1e3x", 3), ("12:30", 30), ("3:2", 2), ("10^5", 5),
+        ("3/4", 0.75), ("-3/4", -0.75), ("6/2.5", 2.4), ("24/7", 24 / 7),
+    ],
+)  # fmt: skip
+def test_how_numbers_are_read(prompt, response, value):
+    for text in (response, f"First 77.\n{response}", f"So {response} of them."):
+        assert last_number(prompt(answer=repr(value)), text), text
+        assert not last_number(prompt(answer=repr(-value)), text), text
+
+
+@pytest.mark.parametrize("response", ["5/12/2020", "5/0", "no idea", "\u00bd", "5 on 1/2/3"])
+def test_dates_and_the_like_are_no_number(prompt, response):
+    for answer in ("5", "0.5", "3", "2020", "0", "12"):
+        assert not last_number(prompt(answer=answer), response)
+
+
+def test_every_answer_of_gsm8k_is_a_number():
+    if not GSM8K.is_file():
+        pytest.skip("the public data is not here")
+    rows = load_eval_prompts(GSM8K)
+    assert len(rows) == 659
+    solutions = [json.loads(line)["solution"] for line in GSM8K.read_text(encoding="utf-8").splitlines()]
+    assert all(last_number(row, solution) for row, solution in zip(rows, solutions, strict=True))
+    assert not any(last_number(row, f"{row.answer}1") for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -45,16 +45,30 @@ def test_every_figure_by_hand():
     assert s.accuracy.rate == pytest.approx(1.5 / 3)
     assert s.longer_wins.rate == pytest.approx((1 + 0 + 0.5) / 3)
     assert s.agreement.rate == pytest.approx(3 / 5)
-    assert s.first_share.rate == pytest.approx((1 + 1 + 0.5 + 0 + 1) / 5)
+    assert s.a_share.rate == pytest.approx((1 + 1 + 0.5 + 0 + 1) / 5)
+    # Won by the first shown, order by order: A B, A A, = =, B A, A B; of each pair the mean of both.
+    assert (s.first_shown_rate.rate, s.first_shown_rate.n) == (pytest.approx((0.5 + 1 + 0.5 + 0.5 + 0.5) / 5), 5)
     assert s.longer_share.rate == pytest.approx(3 / 4)  # of the four pairs of unequal length
     assert s.label_mass == pytest.approx((0.9 + 1 + 1 + 1 + 1) / 5)
     assert (s.shorter_right.rate, s.shorter_right.n) == (0, 1)  # the second pair
     # Strengths for A: .75 / .9, .65, .5; A is right, wrong, right.
     assert s.brier == pytest.approx(((1 / 6) ** 2 + 0.65**2 + 0.5**2) / 3)
-    # Confidences .8333, .65, .5, right or not: True, False, False (a tie is not right).
-    assert s.calibration_error == pytest.approx((1 - 0.75 / 0.9 + 0.65 + 0.5) / 3)
+    # Confidences .8333, .65 and .5, scores 1, 0 and 1/2: the tie says one half, and is one half right.
+    assert s.calibration_error == pytest.approx((1 - 0.75 / 0.9 + 0.65 + 0) / 3)
+    assert [(b.accuracy.rate, b.accuracy.n) for b in s.reliability] == [(0.5, 1), (0, 1), (1, 1)]
     # Labels A B A tie against A A tie B: p_o = 1/4; p_e = (2 * 2 + 1 * 1 + 1 * 1) / 16 = 6/16; kappa = -2/10.
     assert (s.kappa.value, s.kappa.n) == (pytest.approx(-0.2), 4)
+
+
+def test_a_judge_that_takes_the_first_shown_is_seen_where_sides_balance():
+    """400 pairs, 800 judgments, all for the first shown; who wins a pair is then decided by hundredths."""
+    pairs = [pair("x", "y", "A" if i % 2 else "B") for i in range(400)]
+    verdicts = [verdict((0.9, 0.1), (0.89 + 0.02 * (i % 2), 0.1)) for i in range(400)]
+    s = summarise(pairs, verdicts)
+    assert s.a_share.rate == 0.5
+    assert s.first_shown_rate.rate == 1
+    assert s.first_shown_rate.low > 0.98
+    assert dict(s.rows())["Prefers the response shown first"] == s.first_shown_rate
 
 
 def test_without_labels_there_is_no_accuracy():

@@ -246,6 +246,14 @@ def test_a_length_penalty_pays_for_tokens() -> None:
     assert float(h.grad) == pytest.approx(0, abs=1e-12)
 
 
+def test_no_length_penalty_on_a_margin_per_token() -> None:
+    # With beta 0.1, ipo wants a margin of 5 nats a token; a penalty of .02 and 100 tokens more would move it by 20.
+    with pytest.raises(ValueError, match="length_penalty"):
+        Objective("ipo", 0.1, length_penalty=0.02)
+    for loss in NAMES:
+        assert Objective(loss, 0.1, length_penalty=0.0, nll_weight=0.5).loss == loss
+
+
 def test_the_objective_by_hand() -> None:
     policy, reference = torch.tensor([-4.0, -6.0, -5.0, -9.0]), torch.tensor([-5.0, -6.0, -4.0, -6.0])
     lengths, strength = torch.tensor([2, 3, 4, 1]), torch.tensor([1.0, 1.0])

@@ -25,6 +25,7 @@ HELD_OUT = {
     "shorter_right": None,
     "kappa": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 40},
     "agreement": proportion(36, 40).model_dump(),
+    "first_shown_rate": proportion(20, 40).model_dump(),
     "longer_share": proportion(0, 0).model_dump(),
 }
 
@@ -71,6 +72,7 @@ def test_a_card_says_what_was_done(tmp_path: Path) -> None:
     assert table(card.text, "accuracy")[1] == "75.0 % [59.8, 85.8]"
     assert table(card.text, "… of “the longer wins” on the same pairs")[1] == "60.0 % [44.6, 73.7]"
     assert table(card.text, "Cohen's κ with the labels")[1] == "0.500 [0.250, 0.750]"
+    assert table(card.text, "prefers the response shown first")[1] == "50.0 % [35.2, 64.8]"
     assert "prefers the longer" not in card.text  # there was no pair to see it on
     assert table(card.text, "optimisation steps")[1] == "7"
     assert "selfjudge eval audit" in card.text

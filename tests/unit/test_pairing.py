@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from itertools import combinations
+
 import pytest
 
-from selfjudge.core.verdict import combine, principle_verdict
+from selfjudge.core.verdict import combine, mirrored, principle_verdict
 from selfjudge.records import Completion, LabelProbabilities, OrderProbabilities, Verdict
 from selfjudge.training.pairing import (
     JudgedSamples,
@@ -73,8 +76,49 @@ def test_the_best_against_the_worst() -> None:
     assert best_worst(judged(circle, (3, 3, 3))) == []
     # Best and worst may be a match that did not fit the judge.
     gap = judged({(0, 1): verdict(0.9), (1, 2): verdict(0.6)}, (3, 3, 3))
-    assert best_worst(gap) == [(0, 2)]
+    assert best_worst(gap) == []
     assert to_pairs(gap, PairRules()) == []
+
+
+# 0 beats 1, 2 and 3, but not 4. 4 beats 0 alone. 1 beats 2 and 4, 2 beats 3 and 4, 3 beats 1 and 4.
+# Matches won: 3, 2, 2, 2, 1: 0 is the best and 4 the worst, and 4 has won their match.
+FIVE = {
+    (0, 1): verdict(0.9), (0, 2): verdict(0.9), (0, 3): verdict(0.9), (0, 4): verdict(0.2),
+    (1, 2): verdict(0.6), (1, 3): verdict(0.4), (1, 4): verdict(0.7),
+    (2, 3): verdict(0.6), (2, 4): verdict(0.7),
+    (3, 4): verdict(0.7),
+}  # fmt: skip
+
+
+def renamed(verdicts: dict[Match, Verdict], order: tuple[int, ...]) -> dict[Match, Verdict]:
+    """The same verdicts when sample i is put at place order[i]."""
+    moved = {(order[i], order[j]): v for (i, j), v in verdicts.items()}
+    return {(i, j) if i < j else (j, i): v if i < j else mirrored(v) for (i, j), v in moved.items()}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 1, 2, 3, 0), (3, 4, 0, 1, 2)])
+def test_the_worst_is_never_chosen_because_it_won_against_the_best(order: tuple[int, ...]) -> None:
+    best, worst = order[0], order[4]
+    for direct, pairs in [(verdict(0.2), []), (verdict(0.5), []), (verdict(0.7), [(best, worst)])]:
+        # A tie gives 3.5 wins and half a win, a win of 0's gives 4 and none: the ranking stays.
+        five = judged(renamed(FIVE | {(0, 4): direct}, order), (3,) * 5)
+        for labels in ("hard", "soft"):
+            assert places(to_pairs(five, PairRules(labels))) == pairs
+
+
+def test_the_best_is_chosen_by_the_ranking_or_nobody_is() -> None:
+    """Over many sets of verdicts: who is chosen has at least the wins of who is rejected."""
+    draw, left_out = random.Random(0), 0
+    for _ in range(300):
+        found = judged({match: verdict(draw.random()) for match in combinations(range(4), 2)})
+        wins = [sum((v.preferred == "A") == (i == place) for (i, j), v in found.verdicts.items() if place in (i, j))
+                for place in range(4)]  # fmt: skip
+        pairs = places(to_pairs(found, PairRules()))
+        left_out += not pairs
+        for chosen, rejected in pairs:
+            assert wins[chosen] == max(wins)
+            assert wins[rejected] == min(wins)
+    assert 0 < left_out < 100
 
 
 def test_all_pairs() -> None:

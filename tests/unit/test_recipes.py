@@ -114,6 +114,10 @@ def change(**parts: Any) -> dict[str, Any]:
         (change(data={"sources": []}), r"'data\.sources': .*at least 1 item"),
         (change(self_training={"beta": -1}), r"'self_training\.beta': .*greater than 0, got -1"),
         (change(self_training={"loss": "kto"}), r"'self_training\.loss': .*'sigmoid', 'hinge' or 'ipo', got 'kto'"),
+        (
+            change(self_training={"loss": "ipo", "length_penalty": 0.01}),
+            r"self_training\.length_penalty is added to .*self_training\.loss=ipo averages [^.]*: set [^.]*\.$",
+        ),
         (change(self_training={"rollout": {"top_p": 1.1}}), r"'self_training\.rollout\.top_p'"),
         (change(data={**MINIMAL["data"], "held_out": 1}), r"'data\.held_out'"),
         ("- a\n- b\n", "holds no sections"),

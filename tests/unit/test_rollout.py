@@ -112,6 +112,7 @@ def test_everything_that_gave_no_pair_is_counted(world_chat: ChatEncoder) -> Non
     assert stats.tie_rate == pytest.approx(1 / 6)
     # Three verdicts. Disagreement: the tie has no preference in either order. Mass: .85, .85, .6.
     assert stats.disagreement_rate == pytest.approx(1 / 3)
+    assert stats.first_shown_rate == pytest.approx((0.5 + 0.5 + 0.5) / 3)  # one for each response, twice; a tie
     assert stats.label_mass == pytest.approx((0.85 + 0.85 + 0.6) / 3)
     assert stats.strength == pytest.approx((STRENGTH + STRENGTH + 0.5) / 3)
     assert stats.truncated_rate == pytest.approx(2 / 12)

@@ -33,7 +33,7 @@ class Counted:
     def collect(self, prompts: list[RolloutPrompt], seed: int, places: tuple[int, ...]) -> Rollout:
         self.prompts.append(len(prompts))
         n = len(prompts)
-        return Rollout([PAIR] * n, [], RolloutStats(n, 2 * n, n, n, *[0.0] * 7, 1.0, 1.0))
+        return Rollout([PAIR] * n, [], RolloutStats(n, 2 * n, n, n, *[0.0] * 8, 1.0, 1.0))
 
 
 class HostReads(TorchDispatchMode):

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from fastapi.testclient import TestClient
-from score_server import DOWN, MODEL, ScoreEngine, app_on, chat_body, judge_on, listening, scores
+from score_server import DOWN, MODEL, ScoreEngine, app_on, chat_body, judge_on, judgments, listening, scores
 
 from selfjudge.records import Message
 from selfjudge.serving.settings import ServeSettings
@@ -191,6 +192,29 @@ def test_malformed_json_unknown_paths_and_methods(client: TestClient) -> None:
     assert error(client.get("/v1/nothing"), 404)["code"] == "not_found"
     assert error(client.get(CHAT), 405)
     assert client.get(CHAT).headers["Allow"] == "POST"
+
+
+def test_judgments_are_counted_and_those_that_the_first_shown_won(client: TestClient) -> None:
+    before = judgments(client)
+    pairs = [
+        {"prompt": "Name a fox.", "response_a": "score 4", "response_b": "score 2"},
+        {"prompt": "Name a fox.", "response_a": "score 1", "response_b": "score 1"},
+    ]
+    client.post("/v1/judge", json={"pairs": pairs})
+    # Two orders of two pairs: one goes to the first shown and one to the second, and two are ties.
+    assert judgments(client) == (before[0] + 4, before[1] + 1 + 2 * 0.5)
+    client.post(CHAT, json=chat_body(n_candidates=4))
+    # Three matches between different scores, in two orders.
+    assert judgments(client) == (before[0] + 10, before[1] + 2 + 3)
+
+
+def test_a_judge_that_always_takes_the_first_shown_shows_in_the_metrics(
+    client: TestClient, engine: ScoreEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "label_probabilities", lambda prompts, _: np.array([[0.9, 0.1]] * len(prompts)))
+    before = judgments(client)
+    client.post(CHAT, json=chat_body(n_candidates=8))
+    assert judgments(client) == (before[0] + 14, before[1] + 14)
 
 
 def test_models_health_and_metrics(client: TestClient) -> None:

@@ -38,7 +38,7 @@ def test_a_rate_reads_as_percentages() -> None:
 
 def test_reliability_by_hand() -> None:
     # Five bins of width .1 from .5: [.5, .6) holds .5 and .55; [.6, .7) holds .62; [.9, 1] holds .95 and 1.0.
-    bins = reliability([0.55, 0.95, 1.0, 0.5, 0.62], [True, True, False, False, True])
+    bins = reliability([0.55, 0.95, 1.0, 0.5, 0.62], [1, 1, 0, 0, 1])
     assert [b.confidence for b in bins] == pytest.approx([0.525, 0.62, 0.975])
     assert [b.accuracy.rate for b in bins] == [0.5, 1.0, 0.5]
     assert [b.accuracy.n for b in bins] == [2, 1, 2]
@@ -46,14 +46,29 @@ def test_reliability_by_hand() -> None:
     assert expected_calibration_error(bins) == pytest.approx(0.276)
 
 
+def test_a_tie_is_one_half_right_in_the_diagram_as_in_accuracy() -> None:
+    # [.5, .6) holds .5 (a tie), .5 (a tie), .52 (right) and .58 (wrong): 2 of 4. [.8, .9) holds .85: right.
+    confidences, scores = [0.5, 0.5, 0.52, 0.58, 0.85], [0.5, 0.5, 1, 0, 1]
+    bins = reliability(confidences, scores)
+    assert [(b.accuracy.rate, b.accuracy.n) for b in bins] == [(0.5, 4), (1.0, 1)]
+    assert bins[0].accuracy == mean_rate([0.5, 0.5, 1, 0])
+    assert sum(b.accuracy.rate * b.accuracy.n for b in bins) / 5 == mean_rate(scores).rate
+    # (4 |.525 - .5| + 1 |.85 - 1|) / 5 = (.1 + .15) / 5
+    assert expected_calibration_error(bins) == pytest.approx(0.05)
+    # A judge that only ever ties is right half the time, and says so.
+    assert expected_calibration_error(reliability([0.5] * 7, [0.5] * 7)) == 0
+    # A winner whose strength is below one half is in the lowest bin.
+    assert [b.accuracy.n for b in reliability([0.3, 0.55], [0, 1])] == [2]
+
+
 def test_the_number_of_bins() -> None:
     # Two bins: [.5, .75) and [.75, 1].
-    bins = reliability([0.7, 0.74, 0.75], [True, False, True], bins=2)
+    bins = reliability([0.7, 0.74, 0.75], [1, 0, 1], bins=2)
     assert [b.accuracy.n for b in bins] == [2, 1]
 
 
 def test_perfect_calibration_has_no_error_and_nothing_has_none() -> None:
     # Confidence .75 and three of four right.
-    bins = reliability([0.75] * 4, [True, True, True, False])
+    bins = reliability([0.75] * 4, [1, 1, 1, 0])
     assert expected_calibration_error(bins) == pytest.approx(0)
     assert math.isnan(expected_calibration_error(reliability([], [])))

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfjudge.core.verdict import combine, mirrored, principle_verdict, scores
+from selfjudge.core.verdict import (
+    combine,
+    first_shown_rate,
+    first_shown_scores,
+    mirrored,
+    principle_verdict,
+    scores,
+    winner_strength,
+)
 from selfjudge.records import LabelProbabilities, OrderProbabilities, PrincipleVerdict
 
 
@@ -115,3 +123,39 @@ def test_the_other_order_of_the_same_judgment():
     # What was said of (a, b) is now said of (b, a): the second order of the one is the first of the other.
     assert other.principles[0].p == OrderProbabilities(AB=one.p.BA, BA=one.p.AB)
     assert mirrored(other) == found
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "won"),
+    [
+        ((0.9, 0.1, 0.8, 0.2), [1, 1]),  # the first shown in both orders: a, then b
+        ((0.1, 0.9, 0.2, 0.8), [0, 0]),  # the second shown in both orders
+        ((0.9, 0.1, 0.2, 0.8), [1, 0]),  # a in both orders
+        ((0.1, 0.9, 0.8, 0.2), [0, 1]),  # b in both orders
+        ((0.5, 0.5, 0.8, 0.2), [0.5, 1]),  # no preference, then b, which is shown first
+        ((0.0, 0.0, 0.0, 0.0), [0.5, 0.5]),
+    ],
+)
+def test_judgments_won_by_the_first_shown(probabilities: tuple[float, ...], won: list[float]) -> None:
+    found = combine([verdict(*probabilities)])
+    assert first_shown_scores(found) == won
+    assert first_shown_rate(found) == sum(won) / 2
+    assert first_shown_rate(mirrored(found)) == sum(won) / 2  # whoever is called a
+
+
+def test_the_judgments_of_each_principle_count_not_their_mean() -> None:
+    # x takes the first shown twice, narrowly; y prefers a in both orders, clearly: 1, 1, 1, 0.
+    # The mean probabilities are for a in both orders, (.75, .25) and (.35, .65), which would be 1, 0.
+    found = combine([verdict(0.6, 0.4, 0.6, 0.4, "x"), verdict(0.9, 0.1, 0.1, 0.9, "y")])
+    assert first_shown_rate(found) == 3 / 4
+    assert first_shown_rate(found.model_copy(update={"principles": ()})) == 1 / 2
+
+
+def test_the_strength_of_the_winner() -> None:
+    assert winner_strength("A", 0.8) == 0.8
+    assert winner_strength("B", 0.3) == 0.7
+    assert winner_strength("tie", 0.5) == 0.5
+    # Two narrow votes for a, one clear vote for b: s_a is (.51 + .51 + .05) / 3, and a wins.
+    narrow, clear = (0.51, 0.49, 0.49, 0.51), (0.05, 0.95, 0.95, 0.05)
+    found = combine([verdict(*narrow, "x"), verdict(*narrow, "y"), verdict(*clear, "z")])
+    assert winner_strength(found.preferred, found.strength) == pytest.approx(1.07 / 3)

@@ -67,7 +67,10 @@ def ranking(
     batch_size: BatchSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Rank two or more systems on the same prompts: Bradley-Terry scores, and the win rate of each against each."""
+    """Rank two or more systems on the same prompts: Bradley-Terry scores, and the win rate of each against each.
+
+    Models are sampled independently, each by a seed that is made of --seed and its name.
+    """
     systems = _systems(system)
     files = {name: output / f"{name}.json" for name in systems} if output else {}
     check_outputs(json_, report, *files.values(), overwrite=overwrite)
@@ -87,7 +90,9 @@ def ranking(
     params = SamplingParams(
         n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
     )
-    answers = {name: answers_of(source, asked, params, options.open) for name, source in systems.items()}
+    answers = {
+        name: answers_of(source, asked, params.seeded_for(name), options.open) for name, source in systems.items()
+    }
     for name, path in files.items():
         write_alpaca_outputs(path, asked, answers[name], name)
     evaluate = open_evaluator(evaluator, asked, replace(options, server=evaluator_server).open)

@@ -41,7 +41,7 @@ EvaluatorOption = Annotated[str, typer.Option(help=f"{KINDS}.")]
 EvaluatorServerOption = Annotated[str | None, typer.Option(help="URL of the server that judge:MODEL is on.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="The first prompts only. builtin:world: 200.")]
 CandidatesOption = Annotated[int, typer.Option(min=1, help="Above 1: answer by a tournament among so many.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of samples and brackets.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of samples and brackets; of it each system gets its own.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option(min=0.001, max=1.0)]
 DifficultyOption = Annotated[
@@ -76,6 +76,7 @@ def winrate(
     """Compare two systems on the same prompts: win rate with its interval, also without the advantage of length.
 
     A system is a model, sampled here, or a file of answers (prompt or instruction; output, winner, answer or response).
+    Two models are sampled independently, even if they are the same.
     """
     check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
@@ -94,7 +95,8 @@ def winrate(
     params = SamplingParams(
         n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
     )
-    answers = [answers_of(side, asked, params, options.open) for side in (a, b)]
+    sides = {"a": a, "b": b}
+    answers = [answers_of(side, asked, params.seeded_for(name), options.open) for name, side in sides.items()]
     for path, side, texts in zip(_output_files(output), (a, b), answers, strict=False):
         write_alpaca_outputs(path, asked, texts, side)
     what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": asdict(params)}

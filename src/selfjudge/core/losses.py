@@ -74,7 +74,7 @@ def length_regularised(margin: Tensor, difference: Tensor, *, penalty: float, be
     Args:
         margin: h, shape [n].
         difference: tokens of the first response less those of the second, shape [n].
-        penalty: α >= 0, in units of the reward.
+        penalty: α >= 0, in units of the reward. h is summed over tokens, as the paper has it.
         beta: as for the loss.
     """
     return margin + penalty / beta * difference
@@ -87,7 +87,8 @@ class Objective:
     Attributes:
         loss: ``sigmoid`` (DPO), ``hinge`` or ``ipo``.
         beta: strength of the pull towards the reference.
-        length_penalty: what a token costs, see :func:`length_regularised`.
+        length_penalty: what a token costs, see :func:`length_regularised`. It needs a margin summed over tokens, so
+            not with ``ipo``, whose margin is a mean over tokens.
         nll_weight: this times -log π(y_a) / |y_a| is added (Iterative RPO, arXiv 2404.19733).
     """
 
@@ -95,6 +96,14 @@ class Objective:
     beta: float = 0.1
     length_penalty: float = 0.0
     nll_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a length penalty with ``ipo``."""
+        if self.loss == "ipo" and self.length_penalty:
+            raise ValueError(
+                "a length_penalty is added to a margin that is summed over tokens, and the margin of ipo is averaged "
+                "over them: set length_penalty to 0, or the loss to sigmoid or hinge"
+            )
 
     def __call__(self, policy: Tensor, reference: Tensor, lengths: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the losses and the margins h of n pairs, both [n].

@@ -82,14 +82,21 @@ class ReliabilityBin(BaseModel):
     accuracy: Rate
 
 
-def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int = 5) -> list[ReliabilityBin]:
-    """Returns the non-empty equal-width bins of confidence in [0.5, 1] (DeGroot and Fienberg 1983)."""
-    c, ok = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=bool)
+def reliability(confidences: Sequence[float], scores: Sequence[float], bins: int = 5) -> list[ReliabilityBin]:
+    """Returns the non-empty equal-width bins of confidence in [0.5, 1] (DeGroot and Fienberg 1983).
+
+    Args:
+        confidences: one for each case; below 0.5 counts to the lowest bin.
+        scores: 1 for a case that is right, 0 for one that is wrong, 0.5 for a tie, as in accuracy. So the mean of the
+            bins' accuracies, weighted by their cases, is the accuracy over all cases.
+        bins: how many.
+    """
+    c, right = np.asarray(confidences, dtype=float), np.asarray(scores, dtype=float)
     which = np.clip(((c - 0.5) * 2 * bins).astype(int), 0, bins - 1)
     return [
         ReliabilityBin(
             confidence=float(c[which == b].mean()),
-            accuracy=proportion(int(ok[which == b].sum()), int((which == b).sum())),
+            accuracy=mean_rate(right[which == b].tolist()),
         )
         for b in range(bins)
         if (which == b).any()

@@ -42,6 +42,33 @@ def agreement_score(preferred: Preferred, label: Preferred | None) -> float:
     return 0.5 if preferred == "tie" else float(preferred == label)
 
 
+def first_shown_scores(verdict: Verdict) -> list[float]:
+    """Returns a score for each judgment of a verdict: 1 if the response shown first won it, 0.5 for a tie, else 0.
+
+    A judgment is one order under one principle. In both orders the label A names the response shown first.
+    Without its principles a verdict has two, by its mean probabilities.
+    """
+    judged = [v.p for v in verdict.principles] or [verdict.p]
+    return [agreement_score(_larger(p.A, p.B), "A") for both in judged for p in (both.AB, both.BA)]
+
+
+def first_shown_rate(verdict: Verdict) -> float:
+    """Returns the share of a verdict's judgments that the response shown first won, 0..1; a tie counts one half.
+
+    It is counted before orders or principles are averaged. A judge that always takes the response shown first has 1,
+    a judge that prefers the same response in both orders has 0.5.
+    """
+    return fmean(first_shown_scores(verdict))
+
+
+def winner_strength(preferred: Preferred, strength: float) -> float:
+    """Returns the strength (for A) of a verdict as that of the side it prefers, 0.5 for a tie.
+
+    Below 0.5 it is where the votes of several principles go against their mean.
+    """
+    return 0.5 if preferred == "tie" else strength if preferred == "A" else 1 - strength
+
+
 def combine(verdicts: Sequence[PrincipleVerdict]) -> Verdict:
     """Returns the verdict over all principles: majority, then the larger mean score.
 

@@ -28,6 +28,9 @@ def answer(
     of the dialogue from its first answer on, the roles named, so that it is judged as a whole. ``progress`` counts
     the turns answered.
 
+    The same ``params`` give the same answers. To compare two systems give each its own seed
+    (:meth:`selfjudge.engines.base.SamplingParams.seeded_for`), or their answers are not independent.
+
     Raises:
         DataError: if a turn, or with several candidates a match between two of them, can be longer than the context.
     """

@@ -84,7 +84,7 @@ def rows(found: Audit) -> list[tuple[str, object]]:
     tried = [(name, f.turned if f.turned.n else "no pair to try it on") for name, f in found.findings.items()]
     return [
         ("Both orders agree", found.summary.agreement),
-        ("Prefers A", found.summary.first_share),
+        ("Prefers the response shown first", found.summary.first_shown_rate),
         ("Prefers the longer", found.summary.longer_share),
         *((f"Turned by {name}", value) for name, value in tried),
         *own_style_rows(found.own_style),

@@ -6,6 +6,7 @@ whether a prompt can be checked at all.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,26 @@ from selfjudge.errors import DataError, MissingExtraError
 
 Check = Callable[[EvalPrompt, str], bool]
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_ALNUM = r"[^\W_]"
+_CURRENCY = "[$€£¥₹]"
+# Between groups of three digits: a comma, also as LaTeX has it, or a space at which no line breaks.
+_COMMA = r"(?:,|\{,\}|\\,|[\u00a0\u2009\u202f])"
+_NUMBER = re.compile(
+    rf"""
+    (?P<minus>
+        # After these it is a hyphen or the dash of a range, as in 10-15, x-2, (a)-2, 5%-7% and 5$-7$.
+        (?<! {_ALNUM} ) (?<! [)\]}}%°\-−－–—] ) (?<! {_ALNUM}{_CURRENCY} )
+        [\-−－–]
+    )?
+    (?: \\? {_CURRENCY} )?
+    (?P<number>
+        (?: \d{{1,3}} (?: {_COMMA} \d{{3}} )+ (?!\d) | \d+ ) (?: \.\d+ )? (?: [eE][+\-]?\d{{1,3}} (?!{_ALNUM}) )?
+        | (?<! {_ALNUM} ) (?<! \. ) \.\d+
+    )
+    (?P<divisors> (?: / \d+ (?: \.\d+ )? )* )
+    """,
+    re.VERBOSE,
+)
 
 # These cut an answer into sentences by data that nltk keeps out of its package.
 _BY_SENTENCES = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
@@ -25,18 +45,22 @@ _SENTENCE_DATA = "tokenizers/punkt_tab/english/"
 def last_number(prompt: EvalPrompt, response: str) -> bool:
     """Whether the last number of the response is the right one, a common reading of free answers to GSM8K.
 
+    A minus (ASCII, U+2212, full-width, or an en dash) is a sign where it touches the number, or its currency, and comes
+    after no letter, digit, percent sign, closing bracket or dash. 3/4 is 0.75; a date is no number. Expressions are not
+    worked out.
+
     Raises:
         DataError: if the prompt has no answer, or its answer is no number.
     """
     answer = final_answer(prompt, "gsm8k")
     right = _NUMBER.fullmatch(answer)
-    if right is None:
+    if right is None or not math.isfinite(_value(right)):
         raise DataError(
             f"Prompt {prompt.id!r}: the answer {answer!r} is not a number, which the evaluator gsm8k compares with: "
             "try the evaluator math."
         )
-    numbers = _NUMBER.findall(response)
-    return bool(numbers) and _value(numbers[-1]) == _value(right[0])
+    numbers = list(_NUMBER.finditer(response))
+    return bool(numbers) and _value(numbers[-1]) == _value(right)
 
 
 def equal_answer(prompt: EvalPrompt, response: str) -> bool:
@@ -132,5 +156,10 @@ def _has_sentence_data() -> bool:
     return True
 
 
-def _value(number: str) -> float:
-    return float(number.replace(",", ""))
+def _value(found: re.Match[str]) -> float:
+    """Returns the value of a match of ``_NUMBER``, NaN for a date or a division by zero."""
+    value = float(re.sub(_COMMA, "", found["number"]))
+    divisors = [float(divisor) for divisor in found["divisors"].split("/")[1:]]
+    if divisors:
+        value = value / divisors[0] if len(divisors) == 1 and divisors[0] else math.nan
+    return -value if found["minus"] else value

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfjudge.core.crossed import Scores, crossed_mean, crossed_rate, paired
 from selfjudge.core.statistics import Estimate, Rate, reliability
-from selfjudge.core.verdict import agreement_score
+from selfjudge.core.verdict import agreement_score, winner_strength
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
@@ -143,7 +143,8 @@ def _labels_right(recipe: Recipe) -> Rate:
 
 def _reliability(judged: Sequence[tuple[Comparison, Verdict]]) -> list[Any]:
     return reliability(
-        [max(v.strength, 1 - v.strength) for _, v in judged], [agreement_score(v.preferred, c.label) for c, v in judged]
+        [winner_strength(v.preferred, v.strength) for _, v in judged],
+        [agreement_score(v.preferred, c.label) for c, v in judged],
     )
 
 

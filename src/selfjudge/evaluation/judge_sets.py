@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from selfjudge.core.paired import PairedComparison, compare_paired
+from selfjudge.core.verdict import winner_strength
 from selfjudge.data.judge_sets import JudgePair
 from selfjudge.evaluation.judging import JudgeSummary, agreement_score, summarise
 from selfjudge.evaluation.page import Section
@@ -106,11 +107,11 @@ def paired_section(paired: PairedComparison) -> Section:
 def subset_table(subsets: dict[str, JudgeSummary]) -> list[tuple[object, ...]]:
     """Returns head and one row for each subset."""
     rows: list[tuple[object, ...]] = [
-        ("subset", "pairs", "accuracy", "longer wins", "shorter is right", "orders agree", "prefers A")
+        ("subset", "pairs", "accuracy", "longer wins", "shorter is right", "orders agree", "prefers the first shown")
     ]
     for name, s in subsets.items():
         rated = [rate or "–" for rate in (s.accuracy, s.longer_wins, s.shorter_right)]
-        rows.append((name, s.pairs, *rated, s.agreement, s.first_share))
+        rows.append((name, s.pairs, *rated, s.agreement, s.first_shown_rate))
     return rows
 
 
@@ -128,7 +129,7 @@ def _charts(evaluation: JudgeEvaluation) -> list[tuple[str, str]]:
 
 def _errors(judged: Judged) -> list[list[tuple[str, str]]]:
     wrong = [
-        (abs(v.strength - 0.5), pair, v)
+        (winner_strength(v.preferred, v.strength), pair, v)
         for pair, v in zip(judged.pairs, judged.verdicts, strict=True)
         if {pair.comparison.label, v.preferred} == {"A", "B"}
     ]

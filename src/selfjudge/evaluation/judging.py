@@ -19,7 +19,7 @@ from selfjudge.core.statistics import (
     proportion,
     reliability,
 )
-from selfjudge.core.verdict import agreement_score
+from selfjudge.core.verdict import agreement_score, first_shown_rate, winner_strength
 from selfjudge.records import Comparison, Preferred, Verdict
 
 
@@ -27,7 +27,12 @@ class JudgeSummary(BaseModel):
     """Rates over pairs, each with its 95 % interval.
 
     ``accuracy`` and ``longer_wins`` are over the pairs labelled A or B (a tie verdict, or equal length, counts one
-    half); None without labels. ``calibration_error`` is the ECE of the winner's strength.
+    half); None without labels. ``calibration_error`` is the ECE of the winner's strength,
+    ``reliability`` its diagram; a tie verdict has a strength of one half and counts one half there too.
+
+    ``first_shown_rate`` is the share of judgments that the response shown first won: each pair counts with the mean of
+    its judgments (:func:`selfjudge.core.verdict.first_shown_rate`). ``a_share`` is how often ``response_a`` wins a pair
+    after both orders are averaged; it says nothing about position.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,7 +47,8 @@ class JudgeSummary(BaseModel):
     reliability: tuple[ReliabilityBin, ...]
     kappa: Estimate | None
     agreement: Rate
-    first_share: Rate
+    first_shown_rate: Rate
+    a_share: Rate
     longer_share: Rate
     ties: int
     label_mass: float
@@ -63,7 +69,8 @@ class JudgeSummary(BaseModel):
         return [
             *rows,
             ("Both orders agree", self.agreement),
-            ("Prefers A", self.first_share),
+            ("Prefers the response shown first", self.first_shown_rate),
+            ("Prefers response_a, after both orders", self.a_share),
             ("Prefers the longer", self.longer_share),
             ("Ties", self.ties),
             ("Mass on the labels", f"{self.label_mass:.3f}"),
@@ -78,7 +85,8 @@ def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
     short = [(c, v) for c, v in labelled if longer(c) not in ("tie", c.label)]
     unequal = [(c, v) for c, v in pairs if longer(c) != "tie"]
     bins = reliability(
-        [max(v.strength, 1 - v.strength) for _, v in labelled], [v.preferred == c.label for c, v in labelled]
+        [winner_strength(v.preferred, v.strength) for _, v in labelled],
+        [agreement_score(v.preferred, c.label) for c, v in labelled],
     )
     return JudgeSummary(
         pairs=len(pairs),
@@ -93,7 +101,8 @@ def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
         reliability=tuple(bins),
         kappa=_kappa(rated),
         agreement=proportion(sum(v.agree for v in verdicts), len(pairs)),
-        first_share=mean_rate([agreement_score(v.preferred, "A") for v in verdicts]),
+        first_shown_rate=mean_rate([first_shown_rate(v) for v in verdicts]),
+        a_share=mean_rate([agreement_score(v.preferred, "A") for v in verdicts]),
         longer_share=mean_rate([agreement_score(v.preferred, longer(c)) for c, v in unequal]),
         ties=sum(v.preferred == "tie" for v in verdicts),
         label_mass=fmean(v.label_mass for v in verdicts),

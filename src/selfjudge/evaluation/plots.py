@@ -90,7 +90,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> str:
             axes.vlines(b.confidence, b.accuracy.low, b.accuracy.high, color=COLOURS[0], linewidth=1.2)
             axes.annotate(f"n={b.accuracy.n}", (b.confidence, b.accuracy.low), ha="center", va="top", fontsize=8)
         axes.plot([b.confidence for b in bins], [b.accuracy.rate for b in bins], "o-", color=COLOURS[0])
-        axes.set_xlim(0.48, 1.02)
+        axes.set_xlim(min([0.48, *(b.confidence - 0.02 for b in bins)]), 1.02)
         axes.set_ylim(min([0.3, *(b.accuracy.low - 0.02 for b in bins)]), 1.02)
         return _svg(figure)
 

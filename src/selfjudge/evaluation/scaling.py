@@ -141,14 +141,20 @@ def sections(found: Scaling) -> list[Section]:
     return [
         Section("Quality against the number of candidates", _TEXT, charts=[chart]),
         Section("Mean score of the chosen answer", table=table(found.quality, found.n)),
-        Section("Gain over a blind choice", "Paired by prompt.", table(found.gain, found.n)),
+        Section("Gain over a blind choice", _GAIN_TEXT, table(found.gain, found.n)),
         *(prediction_sections(found.prediction, found.n) if found.prediction else []),
     ]
 
 
 _TEXT = (
-    "The candidates of a smaller N are among those of a larger one. “random” is the mean of the candidates, “best” "
-    "their maximum. Intervals are 95 %, over prompts."
+    "All rules choose among the same candidates, and those of a smaller N are among those of a larger one. “random” is "
+    "the mean of the candidates, “best” their maximum. Intervals are 95 %, over prompts."
+)
+
+_GAIN_TEXT = (
+    "The mean difference in score on the same candidates, paired by prompt. With candidates drawn anew for each rule "
+    "the mean difference would be the same, and its interval wider. It is not a win rate: how often one rule's answer "
+    "beats another's depends on the candidates that both share."
 )
 
 

@@ -44,7 +44,8 @@ class Texts(BaseModel):
 
 
 class WinRate(BaseModel):
-    """How often a beats b; intervals over prompts, ties count one half.
+    """How often a beats b, for one answer of each to a prompt, drawn independently; intervals over prompts, ties count
+    one half.
 
     ``equal_length``: our estimate of the win rate at equal length. ``length_controlled``: AlpacaEval 2's
     length-controlled win rate; None without the difficulties of the prompts. ``longer_a``: share of prompts on which

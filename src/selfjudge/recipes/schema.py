@@ -223,6 +223,12 @@ class SelfTrainingSection(Section):
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:
+        if self.loss == "ipo" and self.length_penalty:
+            raise ValueError(
+                "self_training.length_penalty is added to a margin that is summed over tokens, and "
+                "self_training.loss=ipo averages it over them: set length_penalty to 0, or the loss to sigmoid or "
+                "hinge."
+            )
         if self.rollout.ahead and self.engine == "transformers":
             raise ValueError(
                 "self_training.rollout.async=1 needs self_training.engine=vllm or openai, as a model in training "

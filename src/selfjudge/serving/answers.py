@@ -22,7 +22,7 @@ from selfjudge.replies import (
 from selfjudge.serving.backend import Judged
 from selfjudge.serving.contest import Outcome, Task
 from selfjudge.serving.ids import new_id
-from selfjudge.serving.metrics import TOKENS
+from selfjudge.serving.metrics import TOKENS, count_judgments
 from selfjudge.serving.requests import ChatRequest, CompletionRequest
 
 
@@ -84,6 +84,7 @@ def verdicts_reply(pairs: Sequence[Comparison], judged: Judged, *, principles: b
         for told, v in zip(verdicts, judged.verdicts, strict=True):
             told.principles = list(v.principles)
     TOKENS.labels("prompt").inc(judged.tokens)
+    count_judgments(judged.verdicts)
     return JudgeReply(
         verdicts=verdicts, usage=Usage(prompt_tokens=judged.tokens, completion_tokens=0, total_tokens=judged.tokens)
     )

@@ -18,7 +18,7 @@ from selfjudge.records import Comparison, Completion, Preferred
 from selfjudge.serving.backend import NamedBackend
 from selfjudge.serving.contest import Task
 from selfjudge.serving.errors import ApiError
-from selfjudge.serving.metrics import CANDIDATES, TOKENS
+from selfjudge.serving.metrics import CANDIDATES, TOKENS, count_judgments
 from selfjudge.serving.requests import Body, ChatMessage, ChatRequest, Text
 from selfjudge.serving.votes import ShownPair, VoteStore
 
@@ -113,6 +113,7 @@ class Arena:
         (a, task), (b, _) = sides
         comparison = Comparison(id=pair_id, prompt=task.prompt, response_a=text_a, response_b=text_b)
         judged = await a.backend.verdicts([comparison])
+        count_judgments(judged.verdicts)
         TOKENS.labels("prompt").inc(sum(len(side.ids) for side in tasks) + judged.tokens)
         (verdict,) = judged.verdicts
         prompt = task.prompt[-1].content

@@ -13,7 +13,7 @@ from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Completion, Message
 from selfjudge.serving.backend import Backend
 from selfjudge.serving.errors import ApiError
-from selfjudge.serving.metrics import CANDIDATES, JUDGE_FAILURES, MATCHES
+from selfjudge.serving.metrics import CANDIDATES, JUDGE_FAILURES, MATCHES, count_judgments
 from selfjudge.serving.settings import OnJudgeFailure
 from selfjudge.tournament import RunningBracket
 
@@ -128,6 +128,7 @@ async def _play_round(
         judged = await backend.verdicts([comparison for _, comparison in some])
         matches = [bracket.decide(place, v) for (place, _), v in zip(some, judged.verdicts, strict=True)]
         MATCHES.inc(len(matches))
+        count_judgments(judged.verdicts)
         outcome.prompt_tokens += judged.tokens
         report({"matches": [match.model_dump() for match in matches]})
 

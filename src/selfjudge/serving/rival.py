@@ -1,4 +1,8 @@
-"""A second policy to compare with, under the judge of the first."""
+"""A second policy to compare with, under the judge of the first.
+
+The two are sampled independently: a request that names no seed gets random numbers of its own. Requests that name the
+same seed have the same random numbers, whichever model they ask.
+"""
 
 from __future__ import annotations
 

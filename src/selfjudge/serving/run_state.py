@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from selfjudge.core.statistics import proportion
+from selfjudge.core.verdict import winner_strength
 from selfjudge.recipes.schema import StopSection
 from selfjudge.records import Preferred
 from selfjudge.serving.run_replies import JudgedPair, Series, VerdictStatistics
@@ -140,7 +141,7 @@ class Verdicts:
     def _count(self, verdict: _Verdict, a: int, b: int) -> None:
         self._preferred[verdict.preferred] += 1
         self._agree += verdict.agree
-        self._strength += max(verdict.strength, 1 - verdict.strength)
+        self._strength += winner_strength(verdict.preferred, verdict.strength)
         if verdict.preferred != "tie" and a != b:
             self._unequal += 1
             self._longer += (verdict.preferred == "A") == (a > b)

@@ -24,6 +24,8 @@ MAX_LENGTH_RATIO = 1.5
 """Mean length now over that at first."""
 MAX_AGREEMENT_FALL = 0.1
 """Of the share of pairs on which both orders agree."""
+FIRST_SHOWN = (0.2, 0.8)
+"""Share of judgments that the response shown first wins, at least and at most; 0.5 without a position bias."""
 MAX_CHOSEN_FALL = 0.1
 """Of the log-probability of chosen responses, as a share of its size at first."""
 
@@ -37,7 +39,7 @@ class Alarm:
     ``advice``: what to do where it is raised.
     """
 
-    name: Literal["length", "chosen", "agreement", "kl"]
+    name: Literal["length", "chosen", "agreement", "position", "kl"]
     raised: bool
     metric: str
     what: str
@@ -133,6 +135,18 @@ def _agreement_alarm(metric: str, agreement: _Means, limits: StopSection) -> Ala
     )  # fmt: skip
 
 
+def _position_alarm(first_shown: _Means, limits: StopSection) -> Alarm:
+    least, most = FIRST_SHOWN
+    return Alarm(
+        "position", not least <= first_shown.last <= most, "rollout/first_shown_rate",
+        f"The response shown first wins {first_shown.last:.0%} of judgments, {first_shown.first:.0%} at first; the "
+        f"limits are {least:.0%} and {most:.0%}.",
+        "The judge goes by the position, so its labels say little about the responses. Measure it on labelled pairs by "
+        "eval judge; train it on more judgment rows or with a larger jsft.judgment_weight, or set "
+        "self_training.abstain.",
+    )  # fmt: skip
+
+
 def _kl_alarm(kl: _Means, limits: StopSection) -> Alarm:
     limit = limits.max_kl or MAX_KL
     return Alarm(
@@ -175,5 +189,6 @@ _SIGNS: tuple[tuple[Measure, Callable[[_Means, StopSection], Alarm]], ...] = (
         (partial(_agreement, name), partial(_agreement_alarm, name))
         for name in ("own/disagreement_rate", "rollout/disagreement_rate")
     ),
+    (partial(_number, "rollout/first_shown_rate"), _position_alarm),
     (partial(_number, "kl"), _kl_alarm),
 )

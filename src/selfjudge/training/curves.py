@@ -15,6 +15,7 @@ CURVES = (
         ("rollout/tie_rate", "rollout/identical_rate", "rollout/disagreement_rate", "own/disagreement_rate"),
         "share of pairs",
     ),
+    (("rollout/first_shown_rate",), "judge: share of judgments won by the first shown"),
     (("rollout/label_mass", "rollout/strength"), "judge: mass on labels, mean strength"),
     (("rollout/samples_per_second",), "samples per second"),
     (("grad_norm",), "gradient norm"),

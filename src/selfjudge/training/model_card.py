@@ -34,7 +34,7 @@ _HELD_OUT = {
     "shorter_right": "accuracy where the shorter is right",
     "kappa": "Cohen's κ with the labels",
     "agreement": "both orders agree",
-    "first_share": "prefers A",
+    "first_shown_rate": "prefers the response shown first",
     "longer_share": "prefers the longer",
 }
 

@@ -52,8 +52,8 @@ class PairRules:
             (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf) with a rate of its own for each pair.
         abstain: leaves out pairs on which the two orders disagree.
         max_length_difference: leaves out pairs whose lengths in tokens differ by more than this share of the longer.
-        choice: of more than two samples, the best against the worst (as in Self-Rewarding, arXiv 2401.10020), or each
-            against each (as in SPPO, arXiv 2405.00675).
+        choice: of more than two samples, the best against the worst (as in Self-Rewarding, arXiv 2401.10020; see
+            :func:`best_worst`), or each against each (as in SPPO, arXiv 2405.00675).
     """
 
     labels: Labels = "hard"
@@ -70,9 +70,11 @@ def to_pairs(judged: JudgedSamples, rules: PairRules) -> list[Pair]:
 
 
 def best_worst(judged: JudgedSamples) -> list[Match]:
-    """Returns the match between the sample that wins most and the one that wins least; [] if none does.
+    """Returns the match of the sample that wins most and the one that wins least, if the former won it; else [].
 
-    Equal shares of wins are told apart by the mean strength. A tie is half a win.
+    Equal shares of wins are told apart by the mean strength. A tie is half a win. The worst sample can have won its own
+    match against the best. The ranking and that verdict then contradict each other, and the pair is left out rather
+    than trained with the worst as chosen. The same holds where that match is a tie or was not judged.
     """
     score: dict[int, tuple[float, float]] = {}
     for place in range(len(judged.samples)):
@@ -83,7 +85,9 @@ def best_worst(judged: JudgedSamples) -> list[Match]:
     if not score:
         return []
     best, worst = max(score, key=lambda place: score[place]), min(score, key=lambda place: score[place])
-    return [(min(best, worst), max(best, worst))] if score[best] > score[worst] else []
+    direct = judged.verdicts.get((min(best, worst), max(best, worst)))
+    won = direct is not None and direct.preferred == ("A" if best < worst else "B")
+    return [(min(best, worst), max(best, worst))] if won and score[best] > score[worst] else []
 
 
 def disagreement(verdict: Verdict) -> float:

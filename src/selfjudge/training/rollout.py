@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
+from selfjudge.core.verdict import first_shown_rate, winner_strength
 from selfjudge.engines.base import Engine, Progress, SamplingParams
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Verdict
@@ -20,7 +21,8 @@ from selfjudge.training.pairs import Pair
 @dataclass(frozen=True)
 class RolloutStats:
     """Rates (0..1) over the matches of a rollout (each two samples of a prompt), over its verdicts
-    (``disagreement_rate``, ``label_mass``, ``strength``) or over its samples; NaN where there are none.
+    (``disagreement_rate``, ``first_shown_rate``, ``label_mass``, ``strength``) or over its samples; NaN where there
+    are none. ``first_shown_rate``: :func:`selfjudge.core.verdict.first_shown_rate`, mean over the verdicts.
 
     Lengths are in tokens; ``seconds`` is the time it took. ``kl`` is the KL of the policy to the reference in nats per
     response, the mean over ``kl_responses`` responses; NaN where it was measured on none.
@@ -34,6 +36,7 @@ class RolloutStats:
     unjudgeable_rate: float
     tie_rate: float
     disagreement_rate: float
+    first_shown_rate: float
     label_mass: float
     strength: float
     truncated_rate: float
@@ -234,8 +237,9 @@ def _stats(judged: Sequence[JudgedSamples], seconds: float) -> RolloutStats:
         unjudgeable_rate=(n - same - len(verdicts)) / n if n else math.nan,
         tie_rate=sum(v.preferred == "tie" for v in verdicts) / n if n else math.nan,
         disagreement_rate=_mean([float(not v.agree) for v in verdicts]),
+        first_shown_rate=_mean([first_shown_rate(v) for v in verdicts]),
         label_mass=_mean([v.label_mass for v in verdicts]),
-        strength=_mean([max(v.strength, 1 - v.strength) for v in verdicts]),
+        strength=_mean([winner_strength(v.preferred, v.strength) for v in verdicts]),
         truncated_rate=_mean([float(s.finish_reason == "length") for s in samples]),
         response_length=_mean([float(len(s.ids)) for s in samples]),
         seconds=seconds,

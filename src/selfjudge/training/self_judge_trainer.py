@@ -249,7 +249,7 @@ class SelfJudgeTrainer(Trainer):
         stats, note = rollout.stats, self._logged.note
         for name in ("identical_rate", "unjudgeable_rate", "tie_rate"):
             note(f"rollout/{name}", getattr(stats, name), stats.matches)
-        for name in ("disagreement_rate", "label_mass", "strength"):
+        for name in ("disagreement_rate", "first_shown_rate", "label_mass", "strength"):
             note(f"rollout/{name}", getattr(stats, name), stats.verdicts)
         note("rollout/truncated_rate", stats.truncated_rate, stats.samples)
         note("rollout/length", stats.response_length, stats.samples)

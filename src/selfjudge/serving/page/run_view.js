@@ -7,7 +7,7 @@ const OPEN_PAIRS = 4;
 const OPEN_CHARTS = 9;
 const SILENT = 600;
 const RATES = {
-  accuracy: "right on labelled pairs", agreement: "both orders agree", first_share: "prefers what it sees first",
+  accuracy: "right on labelled pairs", agreement: "both orders agree", first_shown_rate: "prefers the response shown first",
   longer_share: "prefers the longer", longer_wins: "the longer is right", former_agreement: "judges as the judge before",
 };
 

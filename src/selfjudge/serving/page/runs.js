@@ -5,7 +5,7 @@ import { count, element, say } from "./dom.js";
 import { address, facts, RunView, state } from "./run_view.js";
 
 const EVERY = 3000;
-const ALARMS = { length: "responses grow", chosen: "chosen log-probs fall", agreement: "orders agree less", kl: "far from the reference" };
+const ALARMS = { length: "responses grow", chosen: "chosen log-probs fall", agreement: "orders agree less", position: "judged by position", kl: "far from the reference" };
 
 export function runs(section, model) {
   const error = section.querySelector(".error");
