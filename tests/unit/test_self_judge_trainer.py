@@ -142,7 +142,7 @@ class Drifting:
 
     def collect(self, prompts: list[RolloutPrompt], seed: int, places: tuple[int, ...]) -> Rollout:
         n = len(prompts)
-        pairs = RolloutStats(n, 2 * n, n, n, *[0.0] * 7, 5.0, 1.0)
+        pairs = RolloutStats(n, 2 * n, n, n, *[0.0] * 8, 5.0, 1.0)
         policy = replace(pairs, response_length=5.0 + self.rollouts, kl=2.0 * self.rollouts, kl_responses=1)
         self.rollouts += 1
         return Rollout([PAIR] * n, [], pairs, policy) if self.own else Rollout([PAIR] * n, [], policy)
