@@ -18,8 +18,8 @@ DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
 
-study: .venv/installed-test  ## docs/study.md again: every method in the small world, three seeds
-	$(BIN)/selfjudge compare --recipe world-study --seeds 3 --output-dir $(STUDY_DIR)
+study: .venv/installed-test  ## docs/study.md again: every method in the small world, tuned, five seeds
+	$(BIN)/selfjudge compare --recipe world-study --tune --seeds 5 --output-dir $(STUDY_DIR)
 
 test: .venv/installed-test  ## what every change must pass: style, types, tests, docs
 	$(BIN)/ruff check .

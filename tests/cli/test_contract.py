@@ -100,7 +100,7 @@ def test_train_logs_what_a_user_needs(runs):
     expected |= {"rollout/samples_per_second"}
     expected |= {f"rollout/{name}" for name in ("tie_rate", "disagreement_rate", "first_shown_rate", "label_mass")}
     assert expected <= set(logged)
-    assert logged["kl"] == pytest.approx(0, abs=1e-4)  # the first step is taken from the reference itself
+    assert logged["kl"] == 0  # the first step is taken from the reference itself
     assert read(runs / "train" / "rollouts.jsonl")[0]["prompt"]
 
 
@@ -240,7 +240,7 @@ def test_the_adapter_changes_the_verdicts(run, runs, pairs, write, tmp_path):
 
 
 def test_sample_writes_its_contract_and_repeats_under_a_seed(run, runs, write, tmp_path):
-    rows = [{"prompt": p} for p in prompts(3, 1, "fresh")]
+    rows = [{"prompt": p} for p in prompts(3, 1, "results")]
     rows.append({"prompt": rows[0]["prompt"], "candidates": ["bear", "fox", "owl"], "id": "given"})
     source = write("prompts.jsonl", rows)
     command = ("sample", "--model", runs / "jsft", "--input", source, "--n", "5", "--max-new-tokens", "8")
@@ -261,7 +261,7 @@ def test_sample_writes_its_contract_and_repeats_under_a_seed(run, runs, write, t
 
 
 def test_sample_with_an_adapter_samples_with_it_and_judges_without(run, runs, write, tmp_path):
-    prompt = prompts(1, 1, "fresh")[0]
+    prompt = prompts(1, 1, "results")[0]
     source = write("prompts.jsonl", [{"prompt": prompt, "candidates": ["bear and fox", "owl"]}])
     for name, extra in (("base", ()), ("adapter", ("--adapter", runs / "train"))):
         run("sample", "--model", runs / "jsft", *extra, "--input", source, "--output", tmp_path / f"{name}.jsonl")

@@ -60,7 +60,7 @@ def test_models_by_the_truth_with_outputs(run, runs, tmp_path):
     result = ranking(run, systems, "world", *SAMPLING, "--seed", "3", "--output", out, "--json", found)
     assert result.code == 0, result.err
     answers = {name: json.loads((out / f"{name}.json").read_text()) for name in systems}
-    assert [row["instruction"] for row in answers["sft"]] == prompts(6, 3, "fresh")
+    assert [row["instruction"] for row in answers["sft"]] == prompts(6, 3, "results")
     assert answers["sft"][0]["generator"] == "sft"
     f = json.loads(found.read_text())
     for system in f["systems"]:

@@ -31,7 +31,7 @@ def test_models_by_the_truth_with_outputs_and_page(run, runs, tmp_path):
                      "--output", out, "--json", found, "--report", page)  # fmt: skip
     assert result.code == 0, result.err
     a, b = (json.loads((out / f"{side}.json").read_text()) for side in "ab")
-    assert [row["instruction"] for row in a] == prompts(6, 3, "fresh")
+    assert [row["instruction"] for row in a] == prompts(6, 3, "results")
     assert (a[0]["generator"], b[0]["generator"]) == (str(runs / "train"), str(runs / "jsft"))
     u = [[utility(row["instruction"], row["output"]) for row in side] for side in (a, b)]
     wins = [0.5 * (x == y) + (x > y) for x, y in zip(*u, strict=True)]
@@ -84,7 +84,7 @@ def test_another_judge_is_no_warning(run, runs, tmp_path):
 
 
 def test_a_served_judge_says_what_the_same_judge_says_here(run, write, world_chat, tmp_path):
-    texts = prompts(3, 1, "fresh")
+    texts = prompts(3, 1, "results")
     answers = {
         side: write(f"{side}.jsonl", [{"prompt": p, "output": f"{side} {i}"} for i, p in enumerate(texts)])
         for side in ("bear", "fox")
@@ -108,6 +108,29 @@ def test_exact_answers(run, write, tmp_path):
     assert (figures(found)["wins"], figures(found)["ties"]) == (3, 1)
     assert (figures(found)["pass_a"]["rate"], figures(found)["pass_b"]["rate"]) == (1, 0.25)
     assert figures(found)["pass_a"]["low"] < 1  # all right of four says little about others
+
+
+def test_difficulties_add_alpacaevals_win_rate(run, write, tmp_path):
+    rows = [{"prompt": f"Add {i} and 1.", "answer": str(i + 1)} for i in range(4)]
+    right = write("right.jsonl", [{"prompt": r["prompt"], "output": f"It is {r['answer']}."} for r in rows])
+    half = write(
+        "half.jsonl", [{"prompt": r["prompt"], "output": "It" + " is" * i + " 2."} for i, r in enumerate(rows)]
+    )
+    command = (right, half, "gsm8k", "--prompts", write("p.jsonl", rows), "--json")
+    assert winrate(run, *command, tmp_path / "without.json").code == 0
+    assert figures(tmp_path / "without.json")["length_controlled"] is None
+    assert figures(tmp_path / "without.json")["difficulty"] is None
+    given = write("d.jsonl", [{"index": i, "instruction_difficulty": i / 2} for i in range(4)])
+    result = winrate(run, *command, tmp_path / "f.json", "--difficulty", given, "--report", tmp_path / "r.html")
+    assert result.code == 0, result.err
+    f = figures(tmp_path / "f.json")
+    assert (f["difficulty"], f["length_controlled"]["n"]) == (str(given), 4)
+    assert f["equal_length"] == figures(tmp_path / "without.json")["equal_length"]
+    assert "length-controlled, AlpacaEval 2" in result.out
+    assert "length-controlled, AlpacaEval 2" in (tmp_path / "r.html").read_text()
+    few = write("few.jsonl", [{"difficulty": 1.0}])
+    refused(winrate(run, *command, tmp_path / "few.json", "--difficulty", few), "no difficulty of 3 of 4 prompts")
+    assert not (tmp_path / "few.json").exists()
 
 
 @pytest.mark.parametrize(

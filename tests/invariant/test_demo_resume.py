@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import Trainer
 
-from selfjudge.evaluation import base_model, demo
+from selfjudge.evaluation import base_model, demo, demo_measures
 from selfjudge.recipes.load import load_recipe
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.jsft_trainer import JsftTrainer
@@ -33,8 +33,8 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         return load_recipe(name, [*SMALL, *changes])
 
     monkeypatch.setattr(demo, "load_recipe", recipe)
-    monkeypatch.setattr(demo, "FRESH_PROMPTS", 24)
-    monkeypatch.setattr(demo, "CANDIDATES", 4)
+    monkeypatch.setattr(demo_measures, "PROMPTS", 24)
+    monkeypatch.setattr(demo_measures, "CANDIDATES", 4)
     monkeypatch.setattr(demo, "CURVE_PROMPTS", 4)
     monkeypatch.setattr(demo, "CURVE_EVERY", 2)
     monkeypatch.setattr(base_model, "STEPS", 4)
@@ -74,7 +74,7 @@ def test_every_part_goes_on(tmp_path: Path) -> None:
     interrupted(JsftTrainer, "compute_loss", 8, lambda: demo.run_demo(cut, resume=True))  # base: 4, JSFT's fourth step
     interrupted(RolloutCollector, "collect", 4, lambda: demo.run_demo(cut, resume=True))  # soft labels
     interrupted(RolloutCollector, "collect", 3 + 4, lambda: demo.run_demo(cut, resume=True))  # 3 were left; hard labels
-    interrupted(demo, "_measure", 1, lambda: demo.run_demo(cut, resume=True))
+    interrupted(demo, "measure", 1, lambda: demo.run_demo(cut, resume=True))
     demo.run_demo(cut, resume=True)
     assert results(cut) == results(whole)
     assert {f"{stage}/final/model.safetensors" for stage in ("jsft", "soft", "hard")} <= results(cut).keys()

@@ -68,6 +68,19 @@ def test_length_as_the_reinforcement_learning_baseline_logs_it() -> None:
     assert (alarm.name, alarm.raised, alarm.metric) == ("length", True, "completions/mean_length")
 
 
+def test_the_policys_own_samples_speak_where_the_pairs_are_anothers() -> None:
+    rows = log(
+        rollout__length=[10.0] * 4,
+        own__length=[10.0, 10.0, 20.0, 20.0],
+        rollout__disagreement_rate=[0.2, 0.2, 0.9, 0.9],
+        own__disagreement_rate=[0.2] * 4,
+    )
+    del rows[1]["own/length"]  # no answer fitted, so that this line has the pairs' length alone
+    assert [(a.name, a.raised, a.metric) for a in alarms(rows, TWO)] == [
+        ("length", True, "own/length"), ("agreement", False, "own/disagreement_rate")
+    ]  # fmt: skip
+
+
 def test_chosen_logprobs_per_token() -> None:
     # -2 nats a token at first. As a whole -20 has become -40, but of responses twice as long: no fall.
     longer = log(logps__chosen=[-20.0, -20.0, -40.0, -40.0], length__chosen=[10.0, 10.0, 20.0, 20.0])
@@ -133,7 +146,7 @@ def test_text_in_place_of_a_number_is_not_looked_at() -> None:
     assert alarms([{"step": i, "kl": "much", "rollout/length": None} for i in range(1, 9)], TWO) == []
 
 
-@pytest.mark.parametrize("name", ["kl", "logps/chosen", "rollout/disagreement_rate", "rollout/length"])
+@pytest.mark.parametrize("name", ["kl", "logps/chosen", "rollout/disagreement_rate", "rollout/length", "own/length"])
 def test_rows_with_a_sign_are_known(name: str) -> None:
     assert watched({"step": 1, name: 0.5})
     assert not watched({"step": 1, "loss": 0.5})

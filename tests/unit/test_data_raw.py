@@ -173,6 +173,12 @@ def test_csv_rows_are_texts_under_the_first_line(tmp_path: Path) -> None:
     assert position_word(path) == "row"
 
 
+def test_the_index_that_pandas_writes_has_its_name_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",difficulty\n0,1.5\n")
+    assert list(read_rows(path)) == [(1, {"Unnamed: 0": "0", "difficulty": "1.5"})]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

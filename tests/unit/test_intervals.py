@@ -1,4 +1,4 @@
-"""Paired tests, kappa, bootstrap and length control: closed forms, hand-derived values and simulated coverage."""
+"""Paired tests, kappa and bootstrap: closed forms, hand-derived values and simulated coverage."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
 from scipy.stats import binomtest
 
 from selfjudge.core.agreement import cohen_kappa
 from selfjudge.core.bootstrap import bootstrap_mean, bootstrap_rate
-from selfjudge.core.length_control import length_controlled
 from selfjudge.core.paired import compare_paired
 from selfjudge.core.statistics import Estimate, brier_score, proportion, rate_difference
 
@@ -164,49 +162,3 @@ def test_brier_by_hand():
     assert brier_score([0.9, 0.4], [True, True]) == pytest.approx((0.01 + 0.36) / 2)
     assert brier_score([0.5] * 3, [True, False, True]) == 0.25
     assert math.isnan(brier_score([], []))
-
-
-def simulated(rng, n: int, quality: float, phi: float):
-    """Answers of a are longer, and length sways the annotator: (scores, lengths)."""
-    lengths = np.stack([rng.integers(300, 900, n), rng.integers(100, 700, n)], axis=1)
-    difference = (lengths[:, 0] - lengths[:, 1]).astype(float)
-    p = expit(logit(quality) + phi * np.tanh(difference / difference.std()))
-    return (rng.random(n) < p).astype(float).tolist(), [tuple(row) for row in lengths.tolist()]
-
-
-def test_length_control_recovers_the_effect_that_length_hides():
-    # Really a is the worse one (.4 at equal length), but it is longer, and length is liked.
-    scores, lengths = simulated(np.random.default_rng(6), 20_000, quality=0.4, phi=1.5)
-    assert np.mean(scores) > 0.5
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("selfjudge.core.length_control.RESAMPLES", 2)
-        assert length_controlled(scores, lengths).rate == pytest.approx(0.4, abs=0.015)
-
-
-def test_the_length_controlled_interval_covers():
-    # Fewer resamples and runs than elsewhere, as each resample is a fit: 200 runs have an error of .015.
-    rng = np.random.default_rng(7)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("selfjudge.core.length_control.RESAMPLES", 60)
-        found = [length_controlled(*simulated(rng, 200, quality=0.6, phi=1.0), seed) for seed in range(200)]
-    assert 0.90 <= covered(found, 0.6) <= 0.98
-
-
-def test_length_control_without_a_difference_in_length_is_the_win_rate():
-    found = length_controlled([1, 1, 0.5, 0], [(5, 5)] * 4)
-    assert found.rate == pytest.approx(0.625, abs=0.002)  # less the weak ridge
-    assert found.low <= found.rate <= found.high
-
-
-def test_length_control_of_wins_alone_keeps_a_width():
-    assert length_controlled([1.0] * 30, [(i, 10) for i in range(30)]) == proportion(30, 30)
-
-
-def test_length_control_is_finite_where_length_decides_all():
-    found = length_controlled([1.0] * 15 + [0.0] * 15, [(20, 10)] * 15 + [(10, 20)] * 15)
-    assert found.rate == pytest.approx(0.5, abs=0.01)
-
-
-def test_length_control_needs_the_same_prompts():
-    with pytest.raises(ValueError, match="the same prompts"):
-        length_controlled([1.0], [])

@@ -6,12 +6,14 @@ import pytest
 
 from selfjudge.core.verdict import combine, principle_verdict
 from selfjudge.evaluation.judging import summarise
-from selfjudge.evaluation.world import labelled_pairs, true_win_rate
+from selfjudge.evaluation.world import audit_judge, is_clear, labelled_pairs, true_wins
+from selfjudge.judge import as_messages
 from selfjudge.records import Comparison, LabelProbabilities, Message, OrderProbabilities, PreferenceRecord
 from selfjudge.training.held_out import as_comparisons
 
 PROMPT = (Message(role="user", content="x"),)
 SEA = "Name two things of the sea for Ada."
+FARM = "Name three things of the farm for Ada."
 
 
 def verdict(ab: tuple[float, float], ba: tuple[float, float]):
@@ -85,14 +87,35 @@ def test_held_out_pairs_put_the_chosen_side_first_about_half_the_time():
     assert 150 < sum(c.label == "A" for c in comparisons) < 250
 
 
-def test_win_rates_by_the_truth():
+def test_wins_by_the_truth():
     """Two sea words are perfect; one is one too few; equal utilities count one half."""
-    rate = true_win_rate(
-        [SEA] * 4, ["coral tide", "coral", "coral tide", "um"], ["coral", "coral tide", "shell crab", "tide"]
+    found = true_wins(
+        [SEA, SEA, SEA, FARM], ["coral tide", "coral", "coral tide", "um"], ["coral", "coral tide", "shell crab", "cow"]
     )
-    assert rate.rate == pytest.approx((1 + 0 + 0.5 + 0) / 4)
+    assert found == {0: [("2 sea", 1), ("2 sea", 0), ("2 sea", 0.5), ("3 farm", 0)]}
 
 
 def test_labelled_pairs_leave_out_equal_samples():
     pairs = labelled_pairs([SEA, SEA], [["coral", "coral"], ["coral", "coral tide"]])
     assert [(p.id, p.label) for p in pairs] == [("1", "B")]
+
+
+def test_the_judge_against_the_truth_by_hand():
+    def pair_of(prompt: str, a: str, b: str, label: str) -> Comparison:
+        return Comparison(id="0", prompt=as_messages(prompt), response_a=a, response_b=b, label=label)
+
+    right, wrong = verdict((0.8, 0.2), (0.2, 0.8)), verdict((0.1, 0.9), (0.2, 0.8))  # of the second the orders disagree
+    judged = [
+        (pair_of(SEA, "coral tide", "cow hen", "A"), right),
+        (pair_of(SEA, "coral", "coral tide", "B"), wrong),  # B is right, and longer: s_b > s_a
+        (pair_of(FARM, "cow", "cow hen pig", "B"), right),  # A is wrong, and shorter
+        (pair_of(FARM, "coral tide reef", "cow hen", "B"), right),  # A is wrong, and longer
+    ]
+    found = audit_judge(judged)
+    assert found.accuracy.rate == pytest.approx(2 / 4)
+    assert found.longer_wins.rate == pytest.approx(3 / 4)
+    assert found.agreement.rate == pytest.approx(3 / 4)
+    # Two tasks, of means 1 and 0: a t interval of one degree of freedom is wider than the range.
+    assert (found.accuracy.low, found.accuracy.high, found.accuracy.n) == (0, 1, 4)
+    assert all(is_clear(c) for c, _ in judged)  # utilities 1.5, 0.5 (just enough), 0.67 and 1.17 apart
+    assert not is_clear(pair_of(FARM, "cow hen pig", "cow hen", "A"))  # one word of three is missing

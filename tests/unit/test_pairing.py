@@ -143,6 +143,31 @@ def test_disagreement_is_about_the_labels_alone() -> None:
     assert disagreement(combine([principle_verdict("p", p)])) == pytest.approx(0)
 
 
+def test_without_mass_on_the_labels_an_order_says_nothing() -> None:
+    nothing, sure = LabelProbabilities(A=0.0, B=0.0), LabelProbabilities(A=0.0, B=0.4)
+    assert disagreement(combine([principle_verdict("p", OrderProbabilities(AB=nothing, BA=nothing))])) == 0
+    # The other order is sure of the first sample: 1 against .5.
+    assert disagreement(combine([principle_verdict("p", OrderProbabilities(AB=nothing, BA=sure))])) == 0.5
+
+
+def votes(*ab: float) -> Verdict:
+    """The verdict of several principles, each of which says the same in both orders."""
+    return combine([p for v in map(verdict, ab) for p in v.principles])
+
+
+@pytest.mark.parametrize("smoothing", [False, True])  # the orders agree, so it changes nothing
+def test_a_vote_against_the_mean_asks_for_no_preference(smoothing: bool) -> None:
+    # Two of three principles are for the first sample, the mean is .4: the winner's target is not the loser's.
+    for found, pair in ((votes(0.55, 0.55, 0.1), (0, 1)), (votes(0.45, 0.45, 0.9), (1, 0))):
+        row = judged({(0, 1): found}, (3, 3))
+        soft, sure = (to_pairs(row, PairRules(labels, smoothing)) for labels in ("soft", "hard"))
+        assert places(soft) == places(sure) == [pair]
+        assert [p.strength for p in soft + sure] == pytest.approx([0.5, 1.0])
+    # A vote with the mean keeps the mean, (.9 + .6 + .4) / 3.
+    (soft,) = to_pairs(judged({(0, 1): votes(0.9, 0.6, 0.4)}, (3, 3)), PairRules("soft", smoothing))
+    assert soft.strength == pytest.approx(19 / 30)
+
+
 @pytest.mark.parametrize(("lengths", "kept"), [((4, 5), True), ((5, 4), True), ((3, 5), False), ((5, 3), False)])
 def test_lengths_that_differ_too_much(lengths: tuple[int, int], kept: bool) -> None:
     rules = PairRules(max_length_difference=0.2)

@@ -17,7 +17,7 @@ from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
 from selfjudge.training.pairing import Labels, PairRules, RolloutPrompt
 from selfjudge.training.pairs import Pair
-from selfjudge.training.rollout import RolloutCollector, rollout_seed
+from selfjudge.training.rollout import RolloutCollector, measures_kl, rollout_seed
 
 
 def completion(text: str, ids: tuple[int, ...], *, cut: bool = False) -> Completion:
@@ -28,7 +28,9 @@ END = 2  # the end-of-turn token of these fakes
 
 
 class Scripted:
-    """Answers by script, judges "good" above "bad", and gives -len(prompt) - 10 * sum(response) as log-prob."""
+    """Answers by script, judges "good" above "bad", and gives -len(prompt) - 10 * sum(response) as log-prob, and
+    len(prompt) + 10 * sum(response) as KL.
+    """
 
     max_length = 60
 
@@ -58,6 +60,9 @@ class Scripted:
         self.reference_rows.append(len(rows))
         return [-float(len(x) + 10 * sum(y)) for x, y in rows]
 
+    def response_kl(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        return [float(len(x) + 10 * sum(y)) for x, y in rows]
+
 
 SCRIPT = [
     (completion("good", (5, END)), completion("bad", (6, 7, END))),  # A wins
@@ -79,7 +84,8 @@ def collect(world_chat: ChatEncoder, labels: Labels, seed: int = 3) -> tuple[Scr
     engine = Scripted(world_chat, SCRIPT)
     judge = Judge(engine, JudgmentEncoder(load_templates("world"), world_chat))
     params = SamplingParams(n=2, temperature=0.7, max_new_tokens=9)
-    return engine, RolloutCollector(engine, judge, engine, params, PairRules(labels)).collect(PROMPTS, seed)
+    collector = RolloutCollector(engine, judge, engine, params, PairRules(labels), engine.response_kl)
+    return engine, collector.collect(PROMPTS, seed)
 
 
 @pytest.mark.parametrize(("labels", "strength"), [("hard", 1.0), ("soft", STRENGTH)])
@@ -116,6 +122,34 @@ def test_everything_that_gave_no_pair_is_counted(world_chat: ChatEncoder) -> Non
     assert [j.samples for j in rollout.judged] == SCRIPT
 
 
+def test_the_kl_is_that_of_the_first_samples_of_a_quarter_of_the_prompts(world_chat: ChatEncoder) -> None:
+    _, rollout = collect(world_chat, "hard")
+    # Of six prompts that in place 0, whose prompt has one token and whose first sample is 5 and END.
+    assert (rollout.stats.kl, rollout.stats.kl_responses) == (1 + 10 * (5 + END), 1)
+    assert rollout.of_policy is rollout.stats
+
+
+def test_places_among_those_of_all_processes_decide_where_the_kl_is_measured(world_chat: ChatEncoder) -> None:
+    engine = Scripted(world_chat, SCRIPT)
+    judge = Judge(engine, JudgmentEncoder(load_templates("world"), world_chat))
+    collector = RolloutCollector(engine, judge, engine, SamplingParams(n=2), PairRules(), engine.response_kl)
+    rollout = collector.collect(PROMPTS, 0, (6, 7, 8, 9, 10, 11))
+    # 7 and 10: prompts of 2 and 5 tokens, whose first samples are 6, END and 6, END.
+    assert (rollout.stats.kl, rollout.stats.kl_responses) == (((2 + 80) + (5 + 80)) / 2, 2)
+    nowhere = collector.with_kl(rollout, (1, 2, 3, 4, 5, 6))
+    assert math.isnan(nowhere.stats.kl)
+    assert nowhere.stats.kl_responses == 0
+
+
+def test_the_places_of_the_kl_are_a_quarter_of_every_processes() -> None:
+    measured = [place for place in range(256) if measures_kl(place)]
+    assert measured[:5] == [0, 7, 10, 13, 19]
+    assert [sum(start <= place < start + 4 for place in measured) for start in range(0, 256, 4)] == [1] * 64
+    for processes, rows in [(2, 1), (4, 1), (8, 1), (2, 4), (8, 8)]:  # rows of a micro-batch of one process
+        of_process = [place // rows % processes for place in measured]
+        assert [of_process.count(process) for process in range(processes)] == [64 // processes] * processes
+
+
 def test_two_samples_a_prompt_by_the_steps_seed(world_chat: ChatEncoder) -> None:
     engine, _ = collect(world_chat, "hard", seed=77)
     assert engine.params == SamplingParams(n=2, temperature=0.7, max_new_tokens=9, seed=77)
@@ -124,7 +158,8 @@ def test_two_samples_a_prompt_by_the_steps_seed(world_chat: ChatEncoder) -> None
 def test_a_rollout_without_pairs(world_chat: ChatEncoder) -> None:
     engine = Scripted(world_chat, SCRIPT[2:4])
     judge = Judge(engine, JudgmentEncoder(load_templates("world"), world_chat))
-    rollout = RolloutCollector(engine, judge, engine, SamplingParams(n=2), PairRules()).collect(PROMPTS[:2], 0)
+    collector = RolloutCollector(engine, judge, engine, SamplingParams(n=2), PairRules(), engine.response_kl)
+    rollout = collector.collect(PROMPTS[:2], 0)
     assert rollout.pairs == []
     assert rollout.stats.identical_rate == 1.0
     assert math.isnan(rollout.stats.disagreement_rate)  # nothing was judged, so nothing is said

@@ -85,6 +85,7 @@ class Run:
                 reference=self.reference,
                 params=SamplingParams(n=2, max_new_tokens=8),
                 rules=PairRules(labels="soft"),
+                response_kl=self.response_kl,
                 hand_over=self.policy.hand_over,
             ),
             pad_id=0,
@@ -93,6 +94,10 @@ class Run:
             on_rollout=lambda step, rollout: self.rollouts.append((step, rollout)),
             callbacks=list(callbacks),
         )
+
+    def response_kl(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        self.reference.threads.append(threading.current_thread().name)
+        return TransformersEngine(self.loaded.model, self.loaded.chat).response_kl(self.reference, rows)
 
     @property
     def staleness(self) -> list[float]:
@@ -141,7 +146,10 @@ def test_samples_and_judgments_are_made_in_the_thread_and_the_rest_is_not(
     run.trainer.train()
     assert [name == IN_MAIN for name in run.policy.threads] == [True, False, False, True, False]
     assert run.policy.handed_over_in == [IN_MAIN] * 5
-    assert run.reference.threads == [IN_MAIN] * 5
+    assert run.reference.threads == [IN_MAIN] * 10  # log-probs and KL
+    kl = [rollout.stats.kl for _, rollout in run.rollouts]
+    assert kl[0] == 0  # the weights in training are still the reference's
+    assert min(kl[1:]) > 1e-3
 
 
 @pytest.mark.parametrize("rollout_steps", [1, 2])

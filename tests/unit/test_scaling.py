@@ -110,9 +110,25 @@ def test_the_league_is_won_by_mean_probability(monkeypatch):
             Candidates("2", PROMPT, ("b", "c"), (0, 0)), Candidates("3", PROMPT, ("a", "c"), (0, 0))]  # fmt: skip
     assert by_league(judge)(rows) == [1, 0, 0, 0]
     assert len(judge.asked) == 3 + 0 + 1 + 1
-    monkeypatch.setattr(scaling, "_PAIRS", 3)  # one prompt a call
-    assert by_league(judge)(rows) == [1, 0, 0, 0]
+    for pairs in (3, 1):  # one prompt a call, also where it alone has more pairs
+        monkeypatch.setattr(scaling, "_PAIRS", pairs)
+        assert by_league(judge)(rows) == [1, 0, 0, 0]
     assert by_league(judge)([]) == []
+
+
+@pytest.mark.parametrize(
+    ("strengths", "winner"),
+    [
+        # Strengths are for the first of two; each answer has the sum of its shares in its three matches.
+        ({"ab": 0.4, "ac": 0.4, "ad": 0.4, "bc": 0.4, "bd": 0.4, "cd": 0.4}, 3),  # 1.2, 1.4, 1.6, 1.8
+        ({"ab": 0.2, "ac": 0.3, "ad": 0.6, "bc": 0.7, "bd": 0.5, "cd": 0.9}, 1),  # 1.1, 2.0, 1.9, 1.0
+        ({"ab": 0.2, "ac": 0.3, "ad": 0.6, "bc": 0.5, "bd": 0.5, "cd": 0.9}, 2),  # 1.1, 1.8, 2.1, 1.0
+        ({"ab": 0.8, "ac": 0.7, "ad": 0.4, "bc": 0.5, "bd": 0.5, "cd": 0.9}, 0),  # 1.9, 1.2, 1.7, 1.2
+    ],
+)
+def test_the_second_of_two_has_what_the_first_has_not(strengths, winner):
+    rows = [Candidates(str(i), PROMPT, tuple("abcd"), (0,) * 4) for i in range(2)]
+    assert by_league(StrengthJudge(lambda x, y: strengths[x + y]))(rows) == [winner] * 2
 
 
 def test_of_equals_the_league_takes_the_first(judge):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class HostReads(TorchDispatchMode):
 def make(
     tmp_path: Path, world_tokenizer: PreTrainedTokenizerBase, tiny_llama: Callable[..., LlamaForCausalLM]
 ) -> Callable[..., SelfJudgeTrainer]:
-    def trainer(collector: Counted, rollout_steps: int = 1, **training: Any) -> SelfJudgeTrainer:
+    def trainer(collector: Counted | Drifting, rollout_steps: int = 1, **training: Any) -> SelfJudgeTrainer:
         stop = StopRule(StopSection(**training.pop("stop", {})))
         values = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "max_steps": 4, **training}
         return SelfJudgeTrainer(
@@ -125,22 +126,59 @@ def test_a_log_is_one_transfer(make: Callable[..., SelfJudgeTrainer], monkeypatc
     logs: dict[str, float] = {}
     with HostReads() as reads:
         trainer.log(logs)
-    assert (reads.count, lists) == (0, [9])
+    assert (reads.count, lists) == (0, [8])
     assert logs["length/chosen"] == 3.0
-    assert all(type(value) is float for name, value in logs.items() if "/" in name or name == "kl")
+    assert all(type(value) is float for name, value in logs.items() if "/" in name)
 
 
-def test_a_limit_asks_for_the_kl_once_a_step(
-    make: Callable[..., SelfJudgeTrainer], monkeypatch: pytest.MonkeyPatch
+class Drifting:
+    """Stands in for rollouts of a policy that moves away: KL 0, 2, 4 ... and lengths of 5, 6, 7 ... tokens.
+
+    With ``own`` the pairs are another's, and say that nothing changes.
+    """
+
+    def __init__(self, *, own: bool) -> None:
+        self.own, self.rollouts = own, 0
+
+    def collect(self, prompts: list[RolloutPrompt], seed: int, places: tuple[int, ...]) -> Rollout:
+        n = len(prompts)
+        pairs = RolloutStats(n, 2 * n, n, n, *[0.0] * 8, 5.0, 1.0)
+        policy = replace(pairs, response_length=5.0 + self.rollouts, kl=2.0 * self.rollouts, kl_responses=1)
+        self.rollouts += 1
+        return Rollout([PAIR] * n, [], pairs, policy) if self.own else Rollout([PAIR] * n, [], policy)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["on policy", "pairs of another"])
+@pytest.mark.parametrize(
+    ("limit", "rollout_steps", "stopped", "reason"),
+    [
+        # Steps see KL 0, 2, 4: the mean of two is 3 after the third.
+        ({"max_kl": 2.5}, 1, 3, "KL to the reference 3.00 is over the budget of 2.5"),
+        # Two steps a rollout see 0, 0, 2, 2, 4, 4: the second step of a rollout has that rollout's.
+        ({"max_kl": 2.5}, 2, 5, "KL to the reference 3.00 is over the budget of 2.5"),
+        # Lengths 5, 6, 7, 8: 5.5 at first, 7.5 is 1.36 times that.
+        ({"max_length_ratio": 1.3}, 1, 4, "responses grew from 5.5 to 7.5 tokens"),
+    ],
+)
+def test_the_stop_rule_reads_the_policys_own_samples(
+    make: Callable[..., SelfJudgeTrainer],
+    own: bool,
+    limit: dict[str, float],
+    rollout_steps: int,
+    stopped: int,
+    reason: str,
 ) -> None:
-    trainer = make(Counted(), stop={"max_kl": 1e9})
-    trainer.compute_loss(trainer.model, collate_pairs([PAIR, PAIR], pad_id=0))
-    lists: list[int] = []
-    tolist = torch.Tensor.tolist
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: lists.append(tensor.numel()) or tolist(tensor))
-    with HostReads() as reads:
-        assert not trainer.check_stop()
-    assert (reads.count, lists) == (0, [1])
+    trainer = make(Drifting(own=own), rollout_steps, stop={"window": 2, **limit}, max_steps=8, logging_steps=1)
+    trainer.train()
+    assert trainer.state.global_step == stopped
+    assert reason in trainer.stop_reason
+    rows = [row for row in trainer.state.log_history if "kl" in row]
+    assert [row["kl"] for row in rows] == [2.0 * i for i in range(len(rows))]
+    assert len(rows) == -(-stopped // rollout_steps)  # once per rollout
+    own_lengths = [row["own/length"] for row in rows if "own/length" in row]
+    assert own_lengths == ([5.0 + i for i in range(len(rows))] if own else [])
+    lengths = [row["rollout/length"] for row in rows]
+    assert lengths == ([5.0] * len(rows) if own else [5.0 + i for i in range(len(rows))])
 
 
 def test_what_a_step_leaves_is_taken_back(make: Callable[..., SelfJudgeTrainer]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from prometheus_client import REGISTRY
 from score_server import ScoreEngine, judge_on
 
 from selfjudge.engines.base import SamplingParams
@@ -14,6 +15,7 @@ from selfjudge.judge import as_messages
 from selfjudge.records import Comparison
 from selfjudge.serving.contest import Outcome, Task, hold
 from selfjudge.serving.in_process import InProcessBackend
+from selfjudge.serving.settings import OnJudgeFailure
 from selfjudge.templates.chat import ChatEncoder
 
 PARAMS = SamplingParams(n=8, max_new_tokens=8)
@@ -141,3 +143,44 @@ def test_an_engine_that_leaves_somebody_out_fails_and_goes_on(
     failed, good = run(engine, work)
     assert isinstance(failed, ValueError)
     assert len(good) == 8  # type: ignore[arg-type]
+
+
+def counted() -> tuple[float, ...]:
+    """Candidates, matches and broken tournaments so far; the counters are those of the whole process."""
+    names = ("candidates", "matches", "judge_failures")
+    return tuple(REGISTRY.get_sample_value(f"selfjudge_{name}_total") or 0.0 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("broken_from", "expected"),
+    [(None, (8, 7, 0)), (1, (8, 4, 1))],  # rounds of 4, 2 and 1 matches; the second fails
+)
+def test_candidates_matches_and_failures_are_counted(
+    engine: ScoreEngine, broken_from: int | None, expected: tuple[int, ...]
+) -> None:
+    if broken_from is not None:
+        engine.judge_error, engine.judge_error_from = RuntimeError("down"), broken_from
+    before = counted()
+
+    async def work(backend: InProcessBackend) -> list[object]:
+        return [await hold(backend, task(), "best-so-far", lambda event: None)]
+
+    (outcome,) = run(engine, work)
+    assert tuple(now - then for now, then in zip(counted(), before, strict=True)) == expected
+    assert bool(outcome.failure) is (broken_from is not None)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("on_failure", ["error", "best-so-far"])
+def test_candidates_that_do_not_fit_the_judge_are_the_clients_error(
+    engine: ScoreEngine, on_failure: OnJudgeFailure
+) -> None:
+    """Whatever the server does when its judge fails: trying again will not help."""
+    engine.max_length = 20
+    before = counted()
+
+    async def work(backend: InProcessBackend) -> list[object]:
+        held = hold(backend, task(), on_failure, lambda event: None)
+        return list(await asyncio.gather(held, return_exceptions=True))
+
+    assert isinstance(run(engine, work)[0], DataError)
+    assert counted()[2] == before[2]

@@ -1,41 +1,32 @@
-"""Studies: which cells there are, what they cost, and how claims are decided. Training them is in tests/cli."""
+"""Studies: which cells there are, what they need and cost, and how they are run. Training them is in tests/cli."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import CELLS, in_this_process, study_recipe
 
 from selfjudge.errors import RecipeError, RunError, SelfJudgeError
-from selfjudge.recipes.comparison import CellSection, ClaimSection, StudySection
+from selfjudge.evaluation import base_model
 from selfjudge.recipes.load import changed, load_recipe
 from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.study import CellSection, StudySection
 from selfjudge.study import compare
-from selfjudge.study.cells import Cell, cell_recipe, plan_cells
+from selfjudge.study.cells import Cell, cell_recipe, fingerprints, plan_cells
 from selfjudge.study.costs import Costs, costs
-from selfjudge.study.measure import Answer
-from selfjudge.study.page import sections
-from selfjudge.study.summary import curves, decide, summarise_study
-
-CELLS = {
-    "sft": {"method": "sft"},
-    "jsft": {"method": "jsft"},
-    "self": {"method": "train", "set": ["self_training.labels=soft"]},
-    "again": {"method": "train", "start": "self"},
-    "reward": {"method": "dpo"},
-    "reward-model": {"method": "reward-model"},
-    "rlhf": {"method": "rlhf"},
-}
+from selfjudge.study.measure import prompts_of
+from selfjudge.study.run_cell import CURVE_PROMPTS
+from selfjudge.world.grammar import Split, parse, task_of
+from selfjudge.world.people import preference_records, prompts, unlabelled
 
 
 @pytest.fixture
 def recipe() -> Recipe:
-    made = load_recipe("demo")
-    made.study = StudySection.model_validate({"cells": CELLS, "limit": 3, "candidates": [1, 2]})
-    return made
+    return study_recipe()
 
 
 def names(cells: list[Cell]) -> list[str]:
@@ -44,24 +35,28 @@ def names(cells: list[Cell]) -> list[str]:
 
 def test_cells_come_seed_by_seed_with_what_they_need(recipe: Recipe, tmp_path: Path) -> None:
     cells = plan_cells(recipe, [4, 5], tmp_path)
-    assert names(cells) == [f"{seed}/{name}" for seed in (4, 5) for name in CELLS]
+    assert names(cells) == [f"{seed}/{name}" for seed in (4, 5) for name in ("base", *CELLS)]
     needs = {cell.name: cell.needs for cell in cells}
-    assert needs["sft"] == ()
+    assert needs["base"] == ()
+    assert needs["sft"] == ("base",)  # each seed has a base model of its own
     assert needs["jsft"] == ("sft",)  # the reference's answers
     assert needs["again"] == ("self", "sft")
     assert needs["rlhf"] == ("sft", "reward-model")
-    assert names(plan_cells(recipe, [0], tmp_path, ["again"])) == ["0/sft", "0/jsft", "0/self", "0/again"]
+    assert names(plan_cells(recipe, [0], tmp_path, ["again"])) == ["0/base", "0/sft", "0/jsft", "0/self", "0/again"]
     with pytest.raises(RunError, match="no cell 'x' in demo: its cells are sft, jsft"):
         plan_cells(recipe, [0], tmp_path, ["x"])
     with pytest.raises(RunError, match="no study section"):
         plan_cells(load_recipe("demo"), [0], tmp_path)
+    recipe.model.path = "a/model"  # which is one for all seeds
+    assert names(plan_cells(recipe, [0], tmp_path, ["jsft"])) == ["0/sft", "0/jsft"]
 
 
 def test_a_cell_starts_from_the_models_of_its_own_seed(recipe: Recipe, tmp_path: Path) -> None:
-    found = {cell.name: cell_recipe(recipe, cell) for cell in plan_cells(recipe, [4], tmp_path)}
+    cells = [cell for cell in plan_cells(recipe, [4], tmp_path) if cell.section]
+    found = {cell.name: cell_recipe(recipe, cell) for cell in cells}
     seed = tmp_path / "seed-4"
     assert {r.seed for r in found.values()} == {4}
-    assert found["jsft"].model.path == found["sft"].model.path == str(tmp_path / "base")
+    assert found["jsft"].model.path == found["sft"].model.path == str(seed / "base" / "run")
     assert found["reward-model"].baselines.start == str(seed / "sft" / "run")
     assert found["self"].self_training.start == str(seed / "jsft" / "run")
     assert found["self"].self_training.labels == "soft"
@@ -69,6 +64,61 @@ def test_a_cell_starts_from_the_models_of_its_own_seed(recipe: Recipe, tmp_path:
     assert found["rlhf"].baselines.start == str(seed / "sft" / "run")
     assert found["rlhf"].baselines.reward == str(seed / "reward-model" / "run")
     assert recipe.seed == 0  # the study's own is left alone
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("sft", lambda r: r.baselines.sft.training),
+        ("jsft", lambda r: r.jsft.training),
+        ("self", lambda r: r.self_training.training),
+        ("again", lambda r: r.self_training.training),
+        ("reward", lambda r: r.baselines.dpo.training),
+        ("reward-model", lambda r: r.baselines.reward_model.training),
+        ("rlhf", lambda r: r.baselines.rlhf.training),
+    ],
+)
+def test_a_cell_has_its_own_learning_rate(recipe: Recipe, tmp_path: Path, name: str, where: Any) -> None:
+    def rate() -> Any:
+        (cell,) = (c for c in plan_cells(recipe, [0], tmp_path) if c.name == name)
+        return where(cell_recipe(recipe, cell)).get("learning_rate")
+
+    before = rate()
+    recipe.study.cells[name].rate = 4.2e-5
+    assert rate() == 4.2e-5 != before
+    if name != "sft":  # the first one has none before it
+        recipe.study.cells["sft"].rate = 3e-5
+        recipe.study.cells[name].same_rate_as = "sft"
+        assert rate() == 3e-5
+
+
+def test_no_prompt_or_task_is_used_twice(tmp_path: Path) -> None:
+    recipe = load_recipe("world-study")
+    study, seeds = recipe.study, range(5)
+    assert study.tuning.seed not in seeds
+
+    def tasks(texts: Iterable[str]) -> set[str]:
+        return {task_of(parse(text)) for text in texts}
+
+    def measured(seed: int, split: Split) -> list[str]:
+        cell = Cell("self-judge", seed, (), tmp_path, study.cells["self-judge"], split)
+        return [p.prompt[-1].content for p in prompts_of(study, cell)]
+
+    trained = {seed: preference_records(13000, seed) for seed in (*seeds, study.tuning.seed)}
+    texts = [r.prompt[-1].content for records in trained.values() for r in records]
+    texts += [text.prompt for seed in seeds for text in unlabelled(base_model.STEPS * base_model.BATCH // 3, seed)]
+    pools = {
+        "training": tasks(texts),
+        "tuning": tasks(measured(study.tuning.seed, "tuning")),
+        "curves": tasks(text for seed in seeds for text in prompts(CURVE_PROMPTS, seed, "curves")),
+        "results": tasks(text for seed in seeds for text in measured(seed, "results")),
+    }
+    for a, b in combinations(pools, 2):
+        assert not pools[a] & pools[b], (a, b)
+    assert len(pools["results"]) == 40
+    # And no prompt of a seed's results is one of another's.
+    results = [text for seed in seeds for text in measured(seed, "results")]
+    assert len(set(results)) == len(results) == 5 * study.limit
 
 
 def test_a_study_with_cells_that_cannot_be_run_is_refused() -> None:
@@ -80,6 +130,10 @@ def test_a_study_with_cells_that_cannot_be_run_is_refused() -> None:
     refused("study.reference=sft must be", "study.cells={jsft: {method: jsft}}")
     refused("unknown key 'study.cells.sft.metod'; did you mean 'method'", "study.cells.sft.metod=sft")
     refused("unknown key 'study.cels'; did you mean 'cells'", "study.cels={}")
+    refused("needs the cell x: put one", "study.cells={sft: {method: sft, same_rate_as: x}}")
+    refused("a cell's name has no comma and is not base", "study.cells={sft: {method: sft}, base: {method: jsft}}")
+    refused("no comma", "study.cells={sft: {method: sft}, 'a, b': {method: jsft}}")
+    refused("must grow", "study.tuning.rates=[1e-4, 1e-5, 2e-4]")
 
 
 def test_a_bad_change_of_a_cell_is_found_before_anything_is_written(recipe: Recipe, tmp_path: Path) -> None:
@@ -112,8 +166,9 @@ def test_prompts_and_evaluator_are_looked_for_first(recipe: Recipe, tmp_path: Pa
         ({"method": "dpo"}, {"steps": 9}, Costs(models=2, samples=0, judgments=0)),
         # 5 steps of 4 prompts, 2 samples of each, both orders, 3 principles
         ({"method": "train"}, {"steps": 5}, Costs(models=2, samples=40, judgments=120)),
-        ({"method": "offline"}, {"steps": 5}, Costs(models=2, samples=0, judgments=120)),
-        ({"method": "off-policy"}, {"steps": 5, "prompts": 11}, Costs(models=2, samples=22, judgments=120)),
+        # The policy answers one of four prompts twice, and is judged in both orders: 5 * 2 and 5 * 2 * 3 more.
+        ({"method": "offline"}, {"steps": 5}, Costs(models=2, samples=10, judgments=150)),
+        ({"method": "off-policy"}, {"steps": 5, "prompts": 11}, Costs(models=2, samples=32, judgments=150)),
         ({"method": "rlhf"}, {"steps": 5}, Costs(models=3, samples=40, judgments=40)),
         ({"method": "rso"}, {"steps": 5, "prompts": 11}, Costs(models=2, samples=77, judgments=77)),
         ({"method": "raft"}, {"steps": 5}, Costs(models=2, samples=180, judgments=180)),
@@ -133,83 +188,13 @@ def test_several_samples_and_steps_a_rollout_cost_more() -> None:
     assert found == Costs(models=1, samples=48, judgments=96)
 
 
-def test_a_claim_holds_only_if_every_seed_says_so() -> None:
-    claim = ClaimSection(better="a", worse="b")
-    wins, losses, even = [1.0] * 60 + [0.0] * 20, [0.0] * 60 + [1.0] * 20, [0.5] * 80
-    same = {1: even, 2: even}
-
-    def decided(a: dict[int, list[float]], b: dict[int, list[float]]) -> str:
-        return decide(claim, {"a": a, "b": b}).decision
-
-    assert decided({1: wins, 2: wins}, same) == "holds"
-    assert decided({1: wins, 2: wins, 3: losses}, {**same, 3: even}) == "not shown"
-    # Together clearly better, but not on each seed.
-    assert decided({1: wins, 2: wins, 3: [0.5] * 79 + [0.0]}, {**same, 3: even}) == "not shown"
-    assert decided({1: losses, 2: losses}, same) == "fails"
-    assert decided({1: [0.0, 1.0] * 39 + [0.0] * 2, 2: even}, same) == "not shown"  # a little worse, by chance
-    assert decided({1: even, 2: wins[:4]}, {1: even, 2: even[:4]}) == "not shown"
-    assert decided({1: wins}, {2: even}) == "not run"
-    found = decide(claim, {"a": {1: wins, 2: even}, "b": same})
-    assert found.difference.value == pytest.approx(0.125)  # half of the prompts a quarter better
-    assert found.seeds == {1: 0.25, 2: 0.0}
-
-
-def written(cell: Cell, texts: list[str], values: list[float], file: str = "answers.jsonl", **result: Any) -> None:
-    path = cell.folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [
-        Answer(id=str(i), prompt=f"p{i}", text=text, value=value, score=0.5 + 0.5 * ((value > 0) - (value < 0)))
-        for i, (text, value) in enumerate(zip(texts, values, strict=True))
-    ]
-    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
-    content = {"cell": cell.name, "seconds": 10.0 * (1 + cell.seed), "peak_bytes": 2**30 * (1 + cell.seed), **result}
-    cell.result.write_text(json.dumps(content))
-
-
-def test_a_summary_is_of_what_is_there_and_names_what_is_not(recipe: Recipe, tmp_path: Path) -> None:
-    cells = plan_cells(recipe, [0, 1], tmp_path)
-    by = {(cell.name, cell.seed): cell for cell in cells}
-    for seed in (0, 1):
-        written(by["sft", seed], ["x", "y", "z"], [0.0, 0.0, 0.0])
-    judge = {"judge": {"right": [1.0, 0.0]}, "costs": {"models": 1, "samples": 4, "judgments": 0}, "steps": 8}
-    written(by["jsft", 0], ["x x", "y", "z"], [1.0, 0.0, -1.0], **judge)
-    written(by["jsft", 1], ["x x", "y", "z"], [1.0, 1.0, -1.0], **judge)
-    written(by["self", 0], ["x x", "y y", "z"], [2.0, 1.0, 0.0], stopped="kl", steps=3)
-    for n in (1, 2):
-        written(by["again", 0], ["x", "y", "z"], [float(n), 0.0, 0.0], file=f"answers/tournament of {n}.jsonl")
-    study = recipe.study
-    study.claims = [ClaimSection(better="self", worse="jsft"), ClaimSection(better="self", worse="rlhf")]
-    found = summarise_study(study, cells)
-    policies = {p.name: p for p in found.policies}
-    assert list(policies) == ["sft", "jsft", "self", "tournament of 2"]
-    assert policies["jsft"].rate.rate == pytest.approx((1 + 0.5 + 0 + 1 + 1 + 0) / 6)
-    assert policies["jsft"].seeds == {0: pytest.approx(0.5), 1: pytest.approx(2 / 3)}
-    assert policies["jsft"].words.value == pytest.approx(4 / 3)
-    assert policies["jsft"].value.value == pytest.approx(1 / 6)
-    assert {n: f.rate.rate for n, f in found.choosing["tournament"].items()} == {1: 2 / 3, 2: 2 / 3}
-    (judged,) = found.judges
-    assert (judged.name, judged.rate.rate, judged.rate.n) == ("jsft", 0.5, 4)
-    assert [c.decision for c in found.claims] == ["not shown", "not run"]
-    assert found.claims[0].difference.value == pytest.approx(1 / 3)  # of the seed that both have
-    costs_of = {c.name: c for c in found.costs}
-    assert (costs_of["jsft"].seconds, costs_of["jsft"].peak_bytes, costs_of["jsft"].samples) == (15.0, 2**31, 4)
-    assert (costs_of["self"].stopped, costs_of["self"].steps) == (1, 3)
-    assert found.missing == tuple(f"seed {s}, {n}" for s in (0, 1) for n in CELLS if not by[n, s].result.is_file())
-    rates = dict(zip([s.name for s in found.ranking.systems], found.ranking.rates, strict=True))
-    places = {s.name: i for i, s in enumerate(found.ranking.systems)}
-    assert rates["self"][places["jsft"]].rate == pytest.approx(1.0)  # 2 > 1, 1 > 0 and 0 > -1
-    titles = [section.title for section in sections(found, cells)]
-    assert titles[0] == "Missing cells"
-    assert {"Claims", "Judges", "Choosing among N", "Costs", "The first prompts"} <= {*titles}
-
-
-def test_a_step_measured_twice_counts_once(recipe: Recipe, tmp_path: Path) -> None:
-    (cell,) = plan_cells(recipe, [0], tmp_path, ["sft"])
-    written(cell, ["x"], [0.0])
-    (cell.folder / "run").mkdir()
-    rows = [{"step": 0, "words": 1}, {"step": 20, "words": 2}, {"step": 20, "words": 3}]
-    (cell.folder / "run" / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert curves([cell], "sft") == {0: [rows[0], rows[2]]}
+def test_rlhf_and_self_judge_spend_as_many_samples_and_judgments() -> None:
+    recipe = load_recipe("world-study")
+    spent = {
+        name: costs(recipe.study.cells[name], recipe, {"steps": 100}, principles=1) for name in ("self-judge", "rlhf")
+    }
+    # 100 steps of 60 prompts and two samples; both orders of a pair, or the reward of each sample.
+    assert {(c.samples, c.judgments) for c in spent.values()} == {(12000, 12000)}
 
 
 def test_a_folder_of_something_else_is_refused(recipe: Recipe, tmp_path: Path) -> None:
@@ -219,37 +204,16 @@ def test_a_folder_of_something_else_is_refused(recipe: Recipe, tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["notes"]
 
 
-@pytest.fixture
-def no_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Cells that write a result, or fail by their name, in this process; returns what was begun."""
-    from concurrent.futures import ThreadPoolExecutor
-    from contextlib import contextmanager
-
-    begun: list[str] = []
-
-    def run_cell(cell: Cell, recipe: Recipe, threads: int) -> None:
-        begun.append(cell.name)
-        assert all(cell.other(name).joinpath("cell.json").is_file() for name in cell.needs)
-        cell.folder.mkdir(parents=True)
-        if cell.name == "self":
-            raise RunError("no room")
-        cell.result.write_text("{}")
-
-    @contextmanager
-    def pool(jobs: int, threads: int) -> Any:
-        with ThreadPoolExecutor(jobs) as executor:
-            yield executor
-
-    monkeypatch.setattr("selfjudge.study.run_cell.run_cell", run_cell)
-    monkeypatch.setattr(compare, "_pool", pool)
-    monkeypatch.setattr(compare, "_pretrain", lambda folder, seed: (folder / "base").mkdir())
-    return lambda: begun
-
-
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_a_failed_cell_stops_only_what_needs_it(
-    recipe: Recipe, tmp_path: Path, no_processes: Callable[[], list[str]], jobs: int
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
+    def result_of(cell: Cell, recipe: Recipe) -> dict[str, Any]:
+        if cell.name == "self":
+            raise RunError("no room")
+        return {}
+
+    begun = in_this_process(monkeypatch, result_of)
     states: list[tuple[str, str]] = []
     outcome = compare.run_study(
         recipe, [0], tmp_path / "s", jobs=jobs, on_cell=lambda cell, state: states.append((cell.name, state))
@@ -258,11 +222,44 @@ def test_a_failed_cell_stops_only_what_needs_it(
     assert [cell.name for cell in outcome.missing] == ["self", "again"]
     assert ("rlhf", "finished") in states
     assert ("self", "failed") in states
-    assert no_processes()[0] == "sft"
+    assert [cell.name for cell in begun][:2] == ["base", "sft"]
     # Once more: only what is missing.
-    (tmp_path / "s" / "seed-0" / "self").rmdir()
-    no_processes().clear()
+    begun.clear()
     compare.run_study(recipe, [0], tmp_path / "s", jobs=jobs)
-    assert no_processes() == ["self"]
-    with pytest.raises(RunError, match="another recipe"):
-        compare.run_study(changed(recipe, ["data.max_length=99"]), [0], tmp_path / "s", jobs=jobs)
+    assert [cell.name for cell in begun] == ["self"]
+
+
+def test_a_finished_cell_of_other_settings_is_no_result(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = in_this_process(monkeypatch, lambda cell, recipe: {})
+    compare.run_study(recipe, [0], tmp_path / "s")
+
+    def refused(cell: str, *changes: str) -> None:
+        with pytest.raises(RunError, match=f"seed-0/{cell} holds a result of other settings"):
+            compare.run_study(changed(recipe, changes), [0], tmp_path / "s")
+
+    refused("sft", "data.max_length=99")
+    refused("sft", "study.limit=4")
+    refused("self", "study.cells.self.set=[self_training.labels=hard]")
+    refused("reward", "study.cells.reward.rate=1e-4")
+    # What a cell builds on is part of it: here "again" alone is asked for, which starts from "self".
+    with pytest.raises(RunError, match="seed-0/self holds a result"):
+        compare.run_study(changed(recipe, ["study.cells.self.rate=1e-4"]), [0], tmp_path / "s", only=["again"])
+    # More cells, seeds and claims are no other settings of those that are there.
+    begun.clear()
+    more = changed(recipe, ["study.cells.more={method: dpo, rate: 1e-4}", "study.claims=[{better: more, worse: sft}]"])
+    compare.run_study(more, [0], tmp_path / "s")
+    assert [cell.name for cell in begun] == ["more"]
+
+
+def test_settings_of_what_a_cell_needs_are_its_own(recipe: Recipe, tmp_path: Path) -> None:
+    def of(name: str, *changes: str) -> str:
+        made = changed(recipe, changes)
+        found = fingerprints(made, plan_cells(made, [0], tmp_path))
+        return next(digest for cell, digest in found.items() if cell.name == name)
+
+    assert of("again") == of("again") == of("again", "study.cells.reward.rate=1e-4")
+    assert of("again") != of("again", "study.cells.self.rate=1e-4")
+    assert of("again") != of("again", "study.cells.jsft.rate=1e-4")
+    assert of("again") == of("again", "name=other")

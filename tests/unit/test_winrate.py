@@ -9,6 +9,7 @@ import pytest
 from test_judging import SEA
 from test_tournament import ScoreEngine
 
+from selfjudge.core.length_control import length_controlled
 from selfjudge.errors import DataError
 from selfjudge.evaluation.evaluators import Scored, by_judge, by_value, own_judges, true_utility
 from selfjudge.evaluation.winrate import repeated_ngrams, sections, win_rate
@@ -91,10 +92,33 @@ def test_the_win_rate_by_hand():
     assert found.texts_b.characters.value == pytest.approx((2 + 4 + 1 + 1) / 4)
     assert found.texts_a.repetition.value == pytest.approx(0.05)
     assert (found.texts_a.empty, found.texts_b.empty) == (1, 0)
-    assert found.length_controlled.rate < found.win_rate.rate  # a wins where it is the longer
+    assert found.equal_length.rate < found.win_rate.rate  # a wins where it is the longer
+    assert found.length_controlled is None
+    assert found.longer_a.rate == 0.5
     figures, examples = sections(found, pairs, scored)
     assert figures.table[2][0] == "Win rate of a"
     assert examples.examples[1][0] == ("0:", "score of a 0.5")
+
+
+def test_difficulties_add_the_length_controlled_win_rate():
+    pairs = [pair("xxxx", "yy"), pair("xx", "yyyy"), pair("", "y"), pair("xxxx", "yyyy")]
+    scored, difficulties = (
+        [Scored(1, True), Scored(0.5, False), Scored(0, True), Scored(0, True)],
+        [2.0, 1.0, -1.0, -2.0],
+    )
+    found = win_rate(pairs, scored, difficulties)
+    assert found.length_controlled == length_controlled([1, 0.5, 0, 0], [(4, 2), (2, 4), (0, 1), (4, 4)], difficulties)
+    assert dict(found.rows())["… length-controlled, AlpacaEval 2"] == found.length_controlled
+    assert found.longer_a.rate == pytest.approx(1.5 / 4)  # equal lengths count one half
+    assert "… length-controlled, AlpacaEval 2" not in dict(win_rate(pairs, scored).rows())
+
+
+@pytest.mark.parametrize(("longer", "caution"), [(0, True), (1, True), (2, False), (18, False), (19, True)])
+def test_rates_at_equal_length_are_extrapolated_where_lengths_hardly_overlap(longer, caution):
+    pairs = [pair("xxx", "yy")] * longer + [pair("x", "yy")] * (20 - longer)
+    found = win_rate(pairs, [Scored(1)] * 10 + [Scored(0)] * 10)
+    assert found.extrapolated is caution
+    assert ("Caution" in dict(found.rows())) is caution
 
 
 def test_the_value_of_each_side_is_a_mean_over_prompts():

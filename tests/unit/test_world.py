@@ -1,17 +1,35 @@
 """The small world: its truth by hand, its people's noise, its splits and its tokenizer."""
 
+import math
 import random
+from collections import Counter
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import get_args
 
 import pytest
 import torch
 
 from selfjudge.errors import DataError
 from selfjudge.records import PreferenceRecord
-from selfjudge.world.grammar import COUNTS, FILLERS, NAMES, TOPICS, Ask, every_prompt, parse, render, split_of
+from selfjudge.world.grammar import (
+    COUNTS,
+    FILLERS,
+    NAMES,
+    TOPICS,
+    Ask,
+    Split,
+    every_prompt,
+    parse,
+    render,
+    split_of,
+    task_of,
+)
 from selfjudge.world.model import SPECIAL_TOKENS, build_model, build_tokenizer
-from selfjudge.world.people import preference_records, prompts, respond
+from selfjudge.world.people import preference_records, prompts, respond, unlabelled
 from selfjudge.world.truth import CLEAR_DIFFERENCE, clearly_different, label, utility
 
+SPLITS = get_args(Split)
 PROMPT = "Name four things of the sea and the farm for Ada."
 
 
@@ -64,15 +82,37 @@ def test_prompts_parse_back(phrasing):
     assert parse(render(ask, phrasing)) == ask
 
 
-def test_splits_are_disjoint_in_what_is_asked():
-    asked = [{(frozenset(a.topics), a.count, a.name) for a in map(parse, every_prompt(s))} for s in ("train", "fresh")]
-    assert not asked[0] & asked[1]
-    assert len(set(every_prompt("train"))) + len(set(every_prompt("fresh"))) == 9_216
-    assert len(every_prompt("fresh")) >= 1_000
-    assert split_of(Ask(("sea", "farm"), 3, "Ada")) == split_of(Ask(("farm", "sea"), 3, "Ada"))
+def tasks(prompts_):
+    return {(ask.count, frozenset(ask.topics)) for ask in map(parse, prompts_)}
 
 
-@pytest.mark.parametrize("split", ["train", "fresh"])
+def test_no_task_is_in_two_splits():
+    of_split = {split: tasks(every_prompt(split)) for split in SPLITS}
+    for a, b in combinations(SPLITS, 2):
+        assert not of_split[a] & of_split[b], (a, b)
+    assert {split: len(found) for split, found in of_split.items()} == {
+        "train": 72, "tuning": 16, "curves": 16, "results": 40
+    }  # fmt: skip
+    assert sum(len(set(every_prompt(split))) for split in SPLITS) == 16_384
+    assert split_of(Ask(("sea", "farm"), 3, "Ada")) == split_of(Ask(("farm", "sea"), 3, "Ben"))
+    assert task_of(parse("List three words for the sea and the farm to help Ada.")) == "3 farm+sea"
+
+
+def test_splits_are_alike_and_training_knows_the_parts_of_every_task():
+    for split in SPLITS:
+        found = tasks(every_prompt(split))
+        assert {count for count, _ in found} == {*COUNTS.values()}
+        # In equal numbers; of a task with one topic there are 8 for each count, with two 28.
+        kinds = Counter((count, len(topics)) for count, topics in found)
+        assert len({kinds[count, 1] for count in COUNTS.values()}) == 1
+        assert len({kinds[count, 2] for count in COUNTS.values()}) == 1
+    trained = tasks(every_prompt("train"))
+    for count, topics in tasks(every_prompt("results")):
+        for topic in topics:
+            assert any(topic in known and count == n for n, known in trained), (count, topic)
+
+
+@pytest.mark.parametrize("split", SPLITS)
 def test_prompts_are_distinct_and_seeded(split):
     drawn = prompts(500, 3, split)
     assert len(set(drawn)) == 500
@@ -81,11 +121,34 @@ def test_prompts_are_distinct_and_seeded(split):
     assert prompts(500, 4, split) != drawn
 
 
+def test_seeds_share_no_prompt_while_there_are_enough():
+    drawn = [prompt for seed in range(5) for prompt in prompts(800, seed, "results")]
+    assert len(set(drawn)) == 4000
+    assert len(prompts(len(every_prompt("curves")), 1, "curves")) == len(set(every_prompt("curves")))
+
+
 def test_prompts_say_what_is_wrong():
     with pytest.raises(DataError, match="unknown split"):
         prompts(1, 0, "validation")
-    with pytest.raises(DataError, match="fresh prompts"):
-        prompts(10**6, 0, "fresh")
+    with pytest.raises(DataError, match="results prompts"):
+        prompts(10**6, 0, "results")
+
+
+def test_text_without_labels_tells_nothing_of_what_people_prefer():
+    texts = unlabelled(4000, 1)
+    assert texts == unlabelled(4000, 1)
+    assert texts[0] != unlabelled(1, 2)[0]
+    train = set(every_prompt("train"))
+    assert all(text.prompt in train and text.pair[0] != text.pair[1] for text in texts)
+    rng = random.Random(0)
+    people = [utility(text.prompt, respond(parse(text.prompt), rng)) for text in texts]
+    # One person's answers, and neither side of a pair is better on the whole: three standard errors of a difference.
+    error = 3 * math.sqrt(2) * stdev(people) / math.sqrt(len(texts))
+    for written in (lambda text: text.answer, lambda text: text.pair[0], lambda text: text.pair[1]):
+        found = fmean(utility(text.prompt, written(text)) for text in texts)
+        assert abs(found - fmean(people)) < error
+    preferred = fmean(utility(r.prompt[-1].content, r.chosen) for r in preference_records(4000, 1))
+    assert preferred > fmean(people) + 3 * error
 
 
 def test_preference_records():
@@ -142,8 +205,8 @@ def test_any_text_survives_a_round_trip(tokenizer, text):
 
 def test_every_prompt_is_spelt_in_whole_words(tokenizer):
     # "forest" begins like " for": a phrase must not cut a word into pieces.
-    prompts_ = every_prompt("train") + every_prompt("fresh")
-    for prompt, ids in zip(prompts_, tokenizer(list(prompts_), add_special_tokens=False).input_ids, strict=True):
+    prompts_ = [prompt for split in SPLITS for prompt in every_prompt(split)]
+    for prompt, ids in zip(prompts_, tokenizer(prompts_, add_special_tokens=False).input_ids, strict=True):
         assert len(ids) == (7 if len(parse(prompt).topics) == 1 else 9), prompt
 
 

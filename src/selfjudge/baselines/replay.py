@@ -18,7 +18,7 @@ from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Completion
 from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
-from selfjudge.training.rollout import Rollout, RolloutCollector
+from selfjudge.training.rollout import Rollout, RolloutCollector, RolloutStats, measures_kl
 from selfjudge.training.run_folder import Stage
 
 Samples = tuple[Completion, ...]
@@ -28,6 +28,10 @@ Samples = tuple[Completion, ...]
 class ReplayCollector:
     """Makes rollouts of given samples, whatever the policy has become; they are judged as its own would be.
 
+    The given samples say nothing about the policy. So each rollout also draws two samples from the policy for a quarter
+    of its prompts, and judges them: their KL, length and agreement are for the log and the stop rule. They are not
+    trained on.
+
     ``samples``: prompt id → its samples.
     """
 
@@ -35,9 +39,21 @@ class ReplayCollector:
     samples: Mapping[str, Samples]
 
     def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
-        """Returns the rollout of ``prompts``; nothing is drawn, so seed and places have no effect."""
+        """Returns the rollout of ``prompts``; ``seed`` and ``places`` are for the policy's own samples."""
         labelled = self.collector.label(prompts, [self.samples[p.id] for p in prompts], time.perf_counter())
-        return self.collector.with_reference(labelled)
+        return replace(self.collector.with_reference(labelled), own=self._own(prompts, seed, places))
+
+    def _own(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None) -> RolloutStats:
+        """Returns the statistics of the policy's own samples, for the prompts on which the KL is measured.
+
+        A prompt of the data's pairs is left out where the policy's answer might not fit into the model's context.
+        """
+        collector = replace(self.collector, params=replace(self.collector.params, n=2))
+        collector.hand_over()
+        longest = collector.policy.max_length - collector.params.max_new_tokens
+        numbered = zip(places or range(len(prompts)), prompts, strict=True)
+        asked = {place: p for place, p in numbered if measures_kl(place) and len(p.ids) <= longest}
+        return collector.with_kl(collector.draw([*asked.values()], seed, places=(*asked,)), (*asked,)).stats
 
 
 class OffPolicy:

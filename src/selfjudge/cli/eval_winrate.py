@@ -46,6 +46,9 @@ SeedOption = Annotated[
 ]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option(min=0.001, max=1.0)]
+DifficultyOption = Annotated[
+    str | None, typer.Option(help="AlpacaEval's instruction_difficulty.csv: adds its length-controlled win rate.")
+]
 MaxNewTokensOption = Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")]
 
 
@@ -61,6 +64,7 @@ def winrate(
     temperature: TemperatureOption = 1.0,
     top_p: TopPOption = 0.9,
     max_new_tokens: MaxNewTokensOption = 768,
+    difficulty: DifficultyOption = None,
     output: Annotated[Path | None, typer.Option(help="Folder for both sides' answers in AlpacaEval's format.")] = None,
     json_: JsonOption = None,
     report: ReportOption = None,
@@ -71,13 +75,14 @@ def winrate(
     batch_size: BatchSizeOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Compare two systems on the same prompts: win rate with its interval, also at equal length.
+    """Compare two systems on the same prompts: win rate with its interval, also without the advantage of length.
 
     A system is a model, sampled here, or a file of answers (prompt or instruction; output, winner, answer or response).
     Two models are sampled independently, even if they are the same.
     """
     check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
+    difficulties = _difficulties(difficulty, asked)
     options = EngineOptions(
         chat_template=chat_template, dtype=dtype, device=device, token_budget=token_budget, batch_size=batch_size
     )
@@ -97,13 +102,19 @@ def winrate(
         write_alpaca_outputs(path, asked, texts, side)
     what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": asdict(params)}
     evaluate = open_evaluator(evaluator, asked, replace(options, server=evaluator_server).open)
-    _finish(what, pairs_of(asked, *answers), evaluate, json_, report)
+    _finish(what | {"difficulty": difficulty}, pairs_of(asked, *answers), evaluate, difficulties, json_, report)
 
 
 def warn_of_own_judge(evaluator: str) -> None:
     """Prints that the evaluator is the judge of one of the systems."""
     print(f"Warning: {evaluator} is the judge of a system that it evaluates: what it prefers is what that system "
           "was trained or chosen for, not evidence of quality.", file=sys.stderr)  # fmt: skip
+
+
+def _difficulties(path: str | None, prompts: Sequence[EvalPrompt]) -> list[float] | None:
+    from selfjudge.data.difficulty import load_difficulties
+
+    return load_difficulties(path, prompts) if path else None
 
 
 def _output_files(folder: Path | None) -> tuple[Path, ...]:
@@ -136,13 +147,18 @@ def _answers(
 
 
 def _finish(
-    what: dict[str, Any], pairs: list[Comparison], evaluate: Evaluator, json_: Path | None, report: Path | None
+    what: dict[str, Any],
+    pairs: list[Comparison],
+    evaluate: Evaluator,
+    difficulties: list[float] | None,
+    json_: Path | None,
+    report: Path | None,
 ) -> None:
     from selfjudge.evaluation.page import write_page
     from selfjudge.evaluation.winrate import sections, win_rate
 
     scored = evaluate(pairs)
-    found = win_rate(pairs, scored)
+    found = win_rate(pairs, scored, difficulties)
     if json_:
         write_json(json_, what, found)
     if report:

@@ -97,12 +97,17 @@ def _row_list(content: Any, path: Path, split: str) -> list[Any]:
 
 
 def _csv_rows(path: Path) -> RawRows:
-    """Rows under the names in the first line; cells are text, an empty one is null."""
+    """Rows under the names in the first line; cells are text, an empty one is null.
+
+    A first column without a name is ``Unnamed: 0``, as for pandas, which writes its index like that.
+    """
     with open_text(path) as handle:
         number = 0
         try:
             reader = csv.reader(handle, strict=True)
             header = next(reader, [])
+            if header[:1] == [""]:
+                header[0] = "Unnamed: 0"
             if not all(header) or len(set(header)) < len(header):
                 raise DataError(f"{path}: the first line must name each column once; correct it.")
             for number, cells in enumerate(filter(None, reader), start=1):

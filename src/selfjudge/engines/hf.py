@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from selfjudge.core.logprobs import chunk_length, token_kl
 from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import cache_bytes, can_share
@@ -22,8 +23,9 @@ from selfjudge.engines.load import context_length
 from selfjudge.engines.packed_forward import PackedForward, can_pack
 from selfjudge.engines.padded_forward import PaddedForward
 from selfjudge.engines.prefix_forward import Counts, PrefixForward
-from selfjudge.engines.responses import collate_responses, response_logprobs
+from selfjudge.engines.responses import collate_responses, response_logprobs, response_sums
 from selfjudge.engines.static_decode import StaticDecoder, can_be_static
+from selfjudge.engines.target_logprobs import target_logits
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
@@ -176,15 +178,53 @@ class TransformersEngine:
         result = [0.0] * len(rows)
 
         def run(batch: list[int]) -> None:
-            inputs = collate_responses([rows[i] for i in batch], self._pad_id)
-            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-            for i, value in zip(batch, response_logprobs(self.model, inputs).tolist(), strict=True):
+            values = response_logprobs(self.model, self._collated([rows[i] for i in batch]))
+            for i, value in zip(batch, values.tolist(), strict=True):
                 result[i] = value
 
         batches = partial(token_budget_batches, max_rows=self._batch_size, busy=self._busy)
         with self._inference():
             self._in_batches([len(x) + len(y) for x, y in rows], run, batches)
         return result
+
+    def response_kl(
+        self, reference: TransformersEngine, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[float]:
+        """Returns the KL to ``reference`` along each response of (prompt, response), in nats.
+
+        That is the sum over the response's tokens of the exact KL between both models' distributions of that token, at
+        temperature 1 and over the whole vocabulary (:func:`selfjudge.core.logprobs.token_kl`). Its mean over responses
+        sampled from this model is an unbiased estimate of KL(model || reference) per response. It takes one forward of
+        each model; a batch is so small that its responses' logits in float32 take about ``CHUNK_BYTES``.
+
+        Args:
+            reference: on the same device, with the same tokenizer; the same model with its adapter switched off, or
+                another one. Equal weights give exactly 0.
+            rows: (prompt, response) as token ids.
+        """
+        result = [0.0] * len(rows)
+        chunk = chunk_length(self.model.config.get_text_config().vocab_size)
+
+        def run(batch: list[int]) -> None:
+            inputs = self._collated([rows[i] for i in batch])
+            both = []
+            for engine in (self, reference):
+                with engine._inference():
+                    logits = target_logits(engine.model, {"input_ids": inputs["input_ids"]}, inputs["targets"])
+                # token_kl works with four tensors of the size of its logits in float32.
+                both.append(logits.split(max(1, chunk // 4)))
+            kl = torch.cat([token_kl(*parts) for parts in zip(*both, strict=True)])
+            for i, value in zip(batch, response_sums(kl, inputs["response_mask"]).tolist(), strict=True):
+                result[i] = value
+
+        fitting = max(1, chunk // max((len(response) for _, response in rows), default=1))
+        most = min(fitting, self._batch_size or fitting)
+        self._in_batches([len(x) + len(y) for x, y in rows], run, partial(token_budget_batches, max_rows=most))
+        return result
+
+    def _collated(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[str, torch.Tensor]:
+        inputs = collate_responses(rows, self._pad_id)
+        return {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
 
     def _remembered_bytes(self) -> int:
         """Keys and values may take a tenth of an accelerator's memory, or 2 GiB of a CPU's."""

@@ -33,7 +33,13 @@ def collate_responses(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_i
 
 def response_logprobs(model: nn.Module, batch: dict[str, Any]) -> Tensor:
     """Returns log π(response | prompt) of each row of :func:`collate_responses`, shape [rows], float32."""
-    logprobs = target_logprobs(model, {"input_ids": batch["input_ids"]}, batch["targets"])
-    mask = batch["response_mask"].bool()
+    return response_sums(
+        target_logprobs(model, {"input_ids": batch["input_ids"]}, batch["targets"]), batch["response_mask"]
+    )
+
+
+def response_sums(values: Tensor, response_mask: Tensor) -> Tensor:
+    """Returns each response's sum of its tokens' values, [rows], from ``values`` [targets] and ``response_mask``."""
+    mask = response_mask.bool()
     # Back into rows: a plain sum, whose order and so whose rounding is the same in every run.
-    return logprobs.new_zeros(mask.shape).masked_scatter(mask, logprobs).sum(-1)
+    return values.new_zeros(mask.shape).masked_scatter(mask, values).sum(-1)

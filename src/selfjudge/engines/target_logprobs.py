@@ -1,4 +1,6 @@
-"""Log-probabilities of chosen tokens of a batch; nothing over the vocabulary is computed anywhere else."""
+"""Log-probabilities of chosen tokens of a batch, or the logits that predict them; nothing over the vocabulary is
+computed anywhere else.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,7 @@ def target_logprobs(model: nn.Module, inputs: Mapping[str, Tensor], targets: Ten
     lm = _causal_lm(model)
     wanted, before = inputs["input_ids"].flatten()[targets], targets - 1
     if not _head_is_last(lm):
-        length = inputs["input_ids"].shape[1]
-        with head_at(lm, before // length, before % length):
-            return token_logprobs(model(**inputs, use_cache=False).logits[0], wanted)
+        return token_logprobs(target_logits(model, inputs, targets), wanted)
     head, chunk = lm.get_output_embeddings(), chunk_length(lm.config.get_text_config().vocab_size)
 
     def wanted_logprobs(logits: _Head, hidden: Tensor) -> Tensor:
@@ -47,6 +47,18 @@ def target_logprobs(model: nn.Module, inputs: Mapping[str, Tensor], targets: Ten
     with _in_place_of_logits(head, wanted_logprobs):
         # From the output and not from the head: DeepSpeed works with copies of what modules return.
         return model(**inputs, use_cache=False).logits.flatten()
+
+
+def target_logits(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+    """Returns the logits that predict each target, [targets, vocab], in the model's dtype.
+
+    They are the model's own, with whatever it does to them behind the head (caps, scales). All targets' logits are in
+    memory at once: keep the batches small. Arguments as for :func:`target_logprobs`.
+    """
+    before, length = targets - 1, inputs["input_ids"].shape[1]
+    with head_at(_causal_lm(model), before // length, before % length):
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits[0]
 
 
 def _causal_lm(model: Any) -> PreTrainedModel:

@@ -11,6 +11,7 @@ from transformers import TrainingArguments, set_seed
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.rows import Row, judgment_rows, policy_row
 from selfjudge.engines.load import load_model, save_model
+from selfjudge.judge import as_messages
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -18,7 +19,7 @@ from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 from selfjudge.training.jsft_trainer import JsftTrainer
 from selfjudge.training.progress import use_progress_bar
-from selfjudge.world.people import preference_records
+from selfjudge.world.people import Unlabelled, unlabelled
 
 STEPS = 600
 BATCH = 48
@@ -28,14 +29,12 @@ LEARNING_RATE = 2e-3
 def pretrain_world_model(folder: Path, seed: int) -> Path:
     """Trains the small world's model on plain next-token prediction, saves it into ``folder`` and returns that.
 
-    The text is the world's prompts with people's responses, one or two to a prompt. What people prefer is not in it:
-    pairs come in both orders, and without their label.
+    The text is the world's train prompts with people's responses, one or two to a prompt. What people prefer is not in
+    it: the responses are as people wrote them, good or bad, and nobody has compared them.
     """
     loaded = load_model(BUILTIN_WORLD, seed=seed, device="cpu")
     encoder = JudgmentEncoder(load_templates("world"), loaded.chat)
-    # People write other responses here than in the preference data of the same seed.
-    records = preference_records(STEPS * BATCH // 3, seed + 1_000_000)
-    rows = unlabelled_rows(records, loaded.chat, encoder)
+    rows = unlabelled_rows(unlabelled(STEPS * BATCH // 3, seed), loaded.chat, encoder)
     set_seed(seed)
     args = TrainingArguments(
         output_dir=str(folder.with_name(folder.name + ".trainer")),
@@ -63,11 +62,14 @@ def pretrain_world_model(folder: Path, seed: int) -> Path:
     return folder
 
 
-def unlabelled_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, encoder: JudgmentEncoder) -> list[Row]:
-    """Returns the records' text as rows in which every token is a target, judgments without their label."""
+def unlabelled_rows(texts: Iterable[Unlabelled], chat: ChatEncoder, encoder: JudgmentEncoder) -> list[Row]:
+    """Returns text as rows in which every token is a target: an answer, and a pair in both orders without a label."""
     rows: list[Row] = []
-    for record in records:
-        for row in (policy_row(record, chat), *judgment_rows(record, encoder)):
+    for i, text in enumerate(texts):
+        # A record's sides have names; the rows made of it here do not say which is which.
+        first, second = text.pair
+        pair = PreferenceRecord(id=f"text-{i}", prompt=as_messages(text.prompt), chosen=first, rejected=second)
+        for row in (policy_row(pair.model_copy(update={"chosen": text.answer}), chat), *judgment_rows(pair, encoder)):
             ids = row.ids[:-1] if row.kind == "judgment" else row.ids
             rows.append(replace(row, kind="policy", ids=ids, is_target=(True,) * len(ids), pair=None))
     return rows

@@ -7,8 +7,6 @@ Everything it reports is computed in the run. The truth only measures; no traini
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,55 +14,30 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from selfjudge.core.statistics import Rate, proportion, reliability
-from selfjudge.core.verdict import agreement_score, winner_strength
+from selfjudge.core.statistics import Rate
 from selfjudge.data.io import read_jsonl, write_json
-from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model
 from selfjudge.evaluation.base_model import pretrain_world_model
+from selfjudge.evaluation.demo_measures import CANDIDATES, Measured, Policies, measure
 from selfjudge.evaluation.report import write_report
-from selfjudge.evaluation.world import (
-    CurvePoint,
-    JudgeAudit,
-    TruthCurve,
-    audit_judge,
-    labelled_pairs,
-    sample_texts,
-    true_label,
-    true_win_rate,
-)
-from selfjudge.judge import Judge, as_messages
+from selfjudge.evaluation.world import CurvePoint, TruthCurve
+from selfjudge.judge import Judge
 from selfjudge.recipes.load import load_recipe
 from selfjudge.recipes.schema import Recipe, StopSection
-from selfjudge.records import Bracket
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
-from selfjudge.tournament import play
 from selfjudge.training.jsft import run_jsft
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_training import run_self_training
-from selfjudge.training.stop import StepMeasure, StopRule
+from selfjudge.training.stop import fires_at
 from selfjudge.world.people import prompts as world_prompts
-from selfjudge.world.truth import utility
 
-FRESH_PROMPTS = 800
 CURVE_PROMPTS = 200
 CURVE_EVERY = 20
-CANDIDATES = 8
-_SHOWN_SAMPLES = 6
 
 _console = Console()
-
-
-@dataclass(frozen=True)
-class Policies:
-    """The JSFT policy, the self-trained one, and the frozen judge (which is the JSFT model)."""
-
-    jsft: TransformersEngine
-    selfjudge: TransformersEngine
-    judge: Judge
 
 
 def run_demo(output_dir: str | Path, seed: int = 0, *, resume: bool = False) -> Path:
@@ -90,15 +63,14 @@ def run_demo(output_dir: str | Path, seed: int = 0, *, resume: bool = False) -> 
         if RunFolder.finished(run.path / labels) is None:
             _self_train(recipe, run.path, labels, judge, params, resume=resume)
     _console.print("[bold]5/5[/bold] Tournaments, and everything measured against the truth")
-    trained = load_model(run.path / "soft")
-    policies = Policies(judge.engine, TransformersEngine(trained.model, trained.chat), judge)  # type: ignore[arg-type]
-    rates, details = _measure(policies, recipe, run.path, params)
+    soft, hard = (_engine(run.path / labels) for labels in ("soft", "hard"))
+    found = measure(Policies(judge.engine, soft, hard, judge), recipe, params)  # type: ignore[arg-type]
     seconds = (datetime.now(UTC) - datetime.fromisoformat(run.info["started"])).total_seconds()
-    write_json(run.path / "details.json", details)
-    write_json(run.path / "results.json", _results(rates, seconds))
+    write_json(run.path / "details.json", _details(found, recipe, run.path))
+    write_json(run.path / "results.json", _results(found.rates, seconds))
     run.finish()
     report = write_report(run.path, run.path / "report.html")
-    _print_results(rates, seconds, report)
+    _print_results(found.rates, seconds, report)
     return run.path
 
 
@@ -114,7 +86,7 @@ def _self_train(
     recipe.self_training.start = str(folder / "jsft")
     if labels == "hard":
         recipe.self_training.stop = StopSection()
-    prompts = world_prompts(CURVE_PROMPTS, recipe.seed + 1, "fresh")
+    prompts = world_prompts(CURVE_PROMPTS, recipe.seed, "curves")
     logs = RunFolder(folder / labels, "train", {})
 
     def write(point: CurvePoint) -> None:
@@ -124,90 +96,25 @@ def _self_train(
     run_self_training(recipe, folder / labels, resume=resume, callbacks=[curve])
 
 
-def _measure(
-    policies: Policies, recipe: Recipe, folder: Path, params: SamplingParams
-) -> tuple[dict[str, Rate], dict[str, Any]]:
-    """Returns the rates of the results, and the details that the report shows."""
-    prompts = world_prompts(FRESH_PROMPTS, recipe.seed + 2, "fresh")
-    several = SamplingParams(**{**params.__dict__, "n": CANDIDATES, "seed": params.seed + 1})
-    before = sample_texts(policies.jsft, prompts, params)
-    after = sample_texts(policies.selfjudge, prompts, params)
-    winners, brackets, candidates = _tournament(policies.jsft, policies.judge, prompts, several)
-    after_winners, _, _ = _tournament(policies.selfjudge, policies.judge, prompts, several)
-    audit = audit_judge(policies.judge, labelled_pairs(prompts, candidates))
-    single, jsft_single = [t[0] for t in after], [t[0] for t in before]
-    assert audit.clear.accuracy is not None
-    assert audit.clear.longer_wins is not None
-    rates = {
-        "selfjudge_vs_jsft": true_win_rate(prompts, single, jsft_single),
-        "tournament_vs_single": true_win_rate(prompts, winners, jsft_single),
-        "selfjudge_tournament_vs_single": true_win_rate(prompts, after_winners, single),
-        "judge_accuracy": audit.clear.accuracy,
-        "longer_wins": audit.clear.longer_wins,
-        "order_agreement": audit.clear.agreement,
-        "labels_right": _labels_right(recipe),
+def _details(found: Measured, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Returns what the report shows beside the curves."""
+    return {
+        **found.details,
+        "rates": {name: rate.model_dump() for name, rate in found.rates.items()},
+        "differences": {name: difference.model_dump() for name, difference in found.differences.items()},
+        "stops": {labels: _stop(folder / labels, recipe.self_training.stop) for labels in ("soft", "hard")},
     }
-    shown = range(_SHOWN_SAMPLES)
-    details = {
-        "n": CANDIDATES,
-        "rates": {name: rate.model_dump() for name, rate in rates.items()},
-        "reliability": [b.model_dump() for b in _reliability(audit)],
-        "stops": {labels: _stop_step(folder / labels, recipe.self_training.stop) for labels in ("soft", "hard")},
-        "bracket": _bracket(prompts[0], candidates[0], brackets[0]),
-        "samples": [_sample_row(prompts[i], jsft_single[i], winners[i], single[i]) for i in shown],
-    }
-    return rates, details
 
 
-def _tournament(
-    policy: TransformersEngine, judge: Judge, prompts: Sequence[str], params: SamplingParams
-) -> tuple[list[str], list[Bracket], list[list[str]]]:
-    candidates = sample_texts(policy, prompts, params)
-    brackets = play(judge, [as_messages(p) for p in prompts], candidates, params.seed)
-    return [texts[b.winner] for texts, b in zip(candidates, brackets, strict=True)], brackets, candidates
+def _stop(run: Path, limits: StopSection) -> dict[str, Any] | None:
+    """Returns where the stop rule ended a run, or would have."""
+    found = fires_at((row for _, row in read_jsonl(run / "metrics.jsonl")), limits)
+    return {"step": found[0], "reason": found[1]} if found else None
 
 
-def _labels_right(recipe: Recipe) -> Rate:
-    """Returns how often the people's label in the training data names the response of larger utility."""
-    records = prepare_data(recipe.data, recipe.seed).judgment
-    labels = [true_label(r.prompt[-1].content, r.chosen, r.rejected) for r in records]
-    return proportion(labels.count("A"), len(labels) - labels.count("tie"))
-
-
-def _reliability(audit: JudgeAudit) -> Iterable[Any]:
-    pairs = [(v, c) for c, v in zip(audit.pairs, audit.verdicts, strict=True) if c.label != "tie"]
-    strengths = [winner_strength(v.preferred, v.strength) for v, _ in pairs]
-    return reliability(strengths, [agreement_score(v.preferred, c.label) for v, c in pairs])
-
-
-def _stop_step(run: Path, limits: StopSection) -> dict[str, Any] | None:
-    """Returns where the stop rule fires on a run's own log, or would have fired."""
-    rule = StopRule(limits)
-    for _, row in read_jsonl(run / "metrics.jsonl"):
-        if "kl" in row:
-            measure = StepMeasure(row["kl"], row["rollout/length"], 1 - row.get("rollout/disagreement_rate", 0.0))
-            reason = rule.add(measure)
-            if reason:
-                return {"step": row["step"], "reason": reason}
-    return None
-
-
-def _bracket(prompt: str, candidates: Sequence[str], bracket: Bracket) -> dict[str, Any]:
-    rounds: list[list[dict[str, Any]]] = []
-    for match in bracket.matches:
-        row: dict[str, Any] = {"a": match.a, "b": match.b, "winner": match.winner}
-        for side in ("a", "b"):
-            text = candidates[row[side]]
-            row |= {f"text_{side}": text, f"utility_{side}": utility(prompt, text)}
-        row |= match.verdict.model_dump(include={"preferred", "strength", "agree"})
-        if match.round == len(rounds):
-            rounds.append([])
-        rounds[match.round].append(row)
-    return {"prompt": prompt, "rounds": rounds}
-
-
-def _sample_row(prompt: str, *answers: str) -> dict[str, Any]:
-    return {"prompt": prompt, "answers": [{"text": text, "utility": utility(prompt, text)} for text in answers]}
+def _engine(model: Path) -> TransformersEngine:
+    loaded = load_model(model)
+    return TransformersEngine(loaded.model, loaded.chat)
 
 
 def _judge(model: Path, recipe: Recipe) -> Judge:
@@ -239,12 +146,16 @@ def _results(rates: dict[str, Rate], seconds: float) -> dict[str, Any]:
 def _print_results(rates: dict[str, Rate], seconds: float, report: Path) -> None:
     names = {
         "selfjudge_vs_jsft": "Self-trained policy beats its JSFT start",
+        "hard_vs_jsft": "… trained on hard labels",
         "tournament_vs_single": f"JSFT model: tournament of {CANDIDATES} beats one sample",
         "selfjudge_tournament_vs_single": "… the same for the self-trained policy",
+        "judge_accuracy_all": "Judge is right",
+        "longer_wins_all": "… 'the longer wins' on the same pairs",
+        "order_agreement_all": "… both orders agree on them",
+        "labels_right": "Labels it learnt from are right",
         "judge_accuracy": "Judge is right on clearly different pairs",
         "longer_wins": "… 'the longer wins' on the same pairs",
         "order_agreement": "… both orders agree on them",
-        "labels_right": "Labels it learnt from are right",
     }
     table = Table(title="Measured by the world's true utility", title_justify="left", box=None, pad_edge=False)
     for column, justify in (("", "left"), ("rate [95 % interval]", "right"), ("n", "right")):

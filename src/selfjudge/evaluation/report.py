@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from selfjudge.core.statistics import Rate, ReliabilityBin
+from selfjudge.core.statistics import Estimate, Rate, ReliabilityBin
 from selfjudge.data.io import atomic_writer, read_jsonl
 from selfjudge.errors import RunError
+from selfjudge.evaluation.demo_findings import findings
 from selfjudge.evaluation.plots import Series, line_chart, reliability_chart
 from selfjudge.training.alarms import alarms, stop_limits
 from selfjudge.training.curves import CURVES
@@ -68,9 +69,9 @@ def training_curves(metrics: list[dict[str, Any]]) -> list[str]:
 
 def _demo(run: Path) -> dict[str, Any]:
     details = _json(run / "details.json")
+    curves = {labels: rows_of(run / labels / "curve.jsonl") for labels in ("soft", "hard")}
     charts = {}
-    for labels in ("soft", "hard"):
-        points = rows_of(run / labels / "curve.jsonl")
+    for labels, points in curves.items():
         stop = details["stops"][labels]
         charts[labels] = line_chart(
             [_curve(points, "truth", "by the truth"), _curve(points, "belief", "in the judge's belief")],
@@ -81,6 +82,8 @@ def _demo(run: Path) -> dict[str, Any]:
             limits=(0.0, 1.0),
         )
     bins = [ReliabilityBin.model_validate(b) for b in details["reliability"]]
+    rates = {name: Rate.model_validate(rate) for name, rate in details["rates"].items()}
+    differences = {name: Estimate.model_validate(d) for name, d in details["differences"].items()}
     return {
         "results": _json(run / "results.json"),
         "details": details,
@@ -88,14 +91,15 @@ def _demo(run: Path) -> dict[str, Any]:
         "words": line_chart(
             [
                 Series(f"{labels} labels", [p["step"] for p in points], [p["words"] for p in points])
-                for labels in ("soft", "hard")
-                if (points := rows_of(run / labels / "curve.jsonl"))
+                for labels, points in curves.items()
+                if points
             ],
             x="step",
             y="words of an answer",
         ),
         "reliability": reliability_chart(bins),
-        "rate": lambda r: str(Rate.model_validate(r)),
+        "rates": rates,
+        "findings": findings(rates, differences, curves),
     }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from selfjudge.core.bootstrap import bootstrap_mean, bootstrap_rate
-from selfjudge.core.length_control import length_controlled
-from selfjudge.core.statistics import Estimate, Rate, proportion
+from selfjudge.core.length_control import equal_length, length_controlled
+from selfjudge.core.statistics import Estimate, Rate, mean_rate, proportion
 from selfjudge.data.eval_prompts import EvalPrompt
 from selfjudge.evaluation.evaluators import Scored
 from selfjudge.evaluation.page import Section
@@ -16,6 +16,17 @@ from selfjudge.records import Comparison
 
 NGRAM = 4
 SHOWN_EXAMPLES = 6
+LITTLE_OVERLAP = 0.1
+"""Where the shorter system has the longer answer on fewer prompts than this, the lengths hardly overlap."""
+
+EXTRAPOLATED = "lengths hardly overlap: rates at equal length are extrapolated, and can be several points off"
+
+LENGTH_NOTE = (
+    "At equal length, our estimate: a regression on the difference in length, held back because it knows nothing of "
+    "the difficulty of a prompt. It can be several points too high for the shorter system where that system writes "
+    "less on the hard prompts, and too low where length alone decides. Length-controlled: the regression of "
+    "AlpacaEval 2, with the given difficulties."
+)
 
 
 class Texts(BaseModel):
@@ -36,17 +47,21 @@ class WinRate(BaseModel):
     """How often a beats b, for one answer of each to a prompt, drawn independently; intervals over prompts, ties count
     one half.
 
-    ``length_controlled``: the win rate at equal length. ``agreement``: of the prompts with different answers
-    those on which both orders say the same; None of an evaluator that does not see an order. ``value_a``, ``value_b``:
-    what the evaluator finds each side worth by itself (utility, reward); None of a judge. ``pass_a``, ``pass_b``: the
-    share of answers that pass a checker; None of other evaluators.
+    ``equal_length``: our estimate of the win rate at equal length. ``length_controlled``: AlpacaEval 2's
+    length-controlled win rate; None without the difficulties of the prompts. ``longer_a``: share of prompts on which
+    a's answer is the longer; equal lengths count one half. ``agreement``: of the prompts with different answers those
+    on which both orders say the same; None of an evaluator that does not see an order. ``value_a``, ``value_b``: what
+    the evaluator finds each side worth by itself (utility, reward); None of a judge. ``pass_a``, ``pass_b``: the share
+    of answers that pass a checker; None of other evaluators.
     """
 
     model_config = ConfigDict(frozen=True)
 
     n: int
     win_rate: Rate
-    length_controlled: Rate
+    equal_length: Rate
+    length_controlled: Rate | None
+    longer_a: Rate
     wins: int
     ties: int
     losses: int
@@ -58,12 +73,20 @@ class WinRate(BaseModel):
     texts_a: Texts
     texts_b: Texts
 
+    @property
+    def extrapolated(self) -> bool:
+        """Whether one system nearly always writes more, so that no prompt shows how they do at equal length."""
+        return not LITTLE_OVERLAP <= self.longer_a.rate <= 1 - LITTLE_OVERLAP
+
     def rows(self) -> list[tuple[str, object]]:
         """Returns name and value for a table."""
         return [
             ("Prompts", self.n),
             ("Win rate of a", self.win_rate),
-            ("… at equal length", self.length_controlled),
+            ("… at equal length, our estimate", self.equal_length),
+            *([("… length-controlled, AlpacaEval 2", self.length_controlled)] if self.length_controlled else []),
+            ("a is the longer", self.longer_a),
+            *([("Caution", EXTRAPOLATED)] if self.extrapolated else []),
             ("Wins, ties, losses", f"{self.wins}, {self.ties}, {self.losses}"),
             *([("Both orders agree", self.agreement)] if self.agreement else []),
             *([("Value of a", self.value_a), ("Value of b", self.value_b)] if self.value_a else []),
@@ -83,16 +106,24 @@ def pairs_of(prompts: Sequence[EvalPrompt], a: Sequence[str], b: Sequence[str]) 
     ]
 
 
-def win_rate(pairs: Sequence[Comparison], scored: Sequence[Scored]) -> WinRate:
-    """Returns the win rate of a non-empty list of scored pairs, one for each prompt."""
+def win_rate(
+    pairs: Sequence[Comparison], scored: Sequence[Scored], difficulties: Sequence[float] | None = None
+) -> WinRate:
+    """Returns the win rate of a non-empty list of scored pairs, one for each prompt.
+
+    ``difficulties``: AlpacaEval's, of the same prompts; they add its length-controlled win rate.
+    """
     scores = [s.score for s in scored]
     orders = [s.agree for s in scored if s.agree is not None]
     values = [s.values for s in scored if s.values is not None]
     passed = [s.passed for s in scored if s.passed is not None]
+    lengths = [(len(c.response_a), len(c.response_b)) for c in pairs]
     return WinRate(
         n=len(pairs),
         win_rate=bootstrap_rate(scores),
-        length_controlled=length_controlled(scores, [(len(c.response_a), len(c.response_b)) for c in pairs]),
+        equal_length=equal_length(scores, lengths),
+        length_controlled=length_controlled(scores, lengths, difficulties) if difficulties is not None else None,
+        longer_a=mean_rate([0.5 * ((a > b) + (a >= b)) for a, b in lengths]),
         wins=sum(s > 0.5 for s in scores),
         ties=sum(s == 0.5 for s in scores),
         losses=sum(s < 0.5 for s in scores),
@@ -124,10 +155,7 @@ def texts_of(answers: Sequence[str]) -> Texts:
 
 def sections(found: WinRate, pairs: Sequence[Comparison], scored: Sequence[Scored]) -> list[Section]:
     """Returns the parts of the report page: the figures, and the first prompts with both answers."""
-    text = (
-        "Intervals are 95 %, over prompts. At equal length: by the regression of AlpacaEval 2 on the difference in "
-        "length, without its term for the difficulty of a prompt."
-    )
+    text = f"Intervals are 95 %, over prompts. {LENGTH_NOTE}"
     examples = [
         [
             (f"{c.id}:", f"score of a {s.score:g}"),

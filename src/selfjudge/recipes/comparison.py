@@ -1,13 +1,13 @@
-"""The sections of a recipe that compare: the baselines, and the study of all methods. Imports no torch."""
+"""The section of a recipe for the baselines, which SELF-JUDGE is compared with. Imports no torch."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from selfjudge.recipes.section import BUILTIN_WORLD, Name, Section, Training
+from selfjudge.recipes.section import Section, Training
 
 Baseline = Literal["sft", "dpo", "reward-model", "rlhf", "rso", "raft", "rest", "offline", "off-policy"]
 
@@ -84,59 +84,3 @@ class BaselinesSection(Section):
     rso: RsoSection = RsoSection()
     raft: RaftSection = RaftSection()
     rest: RestSection = RestSection()
-
-
-class CellSection(Section):
-    """One cell of a study: a method, and what it does otherwise than the recipe says."""
-
-    method: Literal["jsft", "train", "best-of-n"] | Baseline
-    start: str | None = Field(
-        None, description="cell whose model it starts from; by default jsft for train, offline and off-policy, else sft"
-    )
-    set: list[str] = Field(default=[], description="changes of the recipe, each as section.key=value")
-
-    def needs(self) -> list[str]:
-        """Returns the cells that must be finished before, the one it starts from first."""
-        if self.method in ("jsft", "sft"):
-            return [self.start] if self.start else []
-        start = self.start or ("jsft" if self.method in ("train", "offline", "off-policy", "best-of-n") else "sft")
-        return [start, "reward-model"] if self.method in ("rlhf", "rso", "raft", "rest", "best-of-n") else [start]
-
-
-class ClaimSection(Section):
-    """That one cell is better than another, written before the study is run."""
-
-    better: str = Field(description="cell, or what chooses: 'tournament of N', 'best by reward of N'")
-    worse: str
-    of: Literal["answers", "judge"] = "answers"
-
-
-class StudySection(Section):
-    """What `selfjudge compare` runs for each seed, in this order, and how it is measured."""
-
-    prompts: str = Field(BUILTIN_WORLD, description="file of prompts to compare on, or builtin:world for fresh ones")
-    limit: int = Field(400, ge=2, description="how many of them")
-    evaluator: str = Field(
-        "world",
-        pattern="^(world|reward:.+|judge:.+)$",
-        description="world (its true utility), reward:MODEL or judge:MODEL",
-    )
-    reference: str = Field("sft", description="cell whose answers all others are compared with")
-    curve_every: int = Field(0, ge=0, description="of builtin:world: steps between two measurements; 0 measures none")
-    candidates: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[1, 2, 4, 8, 16], min_length=1, description="of best-of-n: candidates of a tournament"
-    )
-    cells: dict[Name, CellSection] = Field(min_length=1)
-    claims: list[ClaimSection] = Field(default=[])
-
-    @model_validator(mode="after")
-    def _cells_are_known(self) -> Self:
-        before: set[str] = set()
-        for name, cell in self.cells.items():
-            missing = [need for need in cell.needs() if need not in before]
-            if missing:
-                raise ValueError(f"study.cells.{name} needs the cell {missing[0]}: put one of that name before it.")
-            before.add(name)
-        if self.reference not in before or self.cells[self.reference].needs():
-            raise ValueError(f"study.reference={self.reference} must be a cell that needs no other.")
-        return self

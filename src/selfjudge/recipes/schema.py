@@ -11,8 +11,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from selfjudge.recipes.comparison import BaselinesSection, StudySection
+from selfjudge.recipes.comparison import BaselinesSection
 from selfjudge.recipes.section import Name, Section, Training, Urls
+from selfjudge.recipes.study import StudySection
 
 Use = Literal["policy", "judgment", "prompts"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,9 +16,13 @@ from selfjudge.data.io import atomic_writer
 from selfjudge.errors import RunError, SelfJudgeError
 from selfjudge.recipes.load import dump_recipe
 from selfjudge.recipes.schema import Recipe
-from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.study.cells import Cell, cell_recipe, plan_cells, study_of, world_base
+from selfjudge.study.cells import Cell, cell_recipe, fingerprints, plan_cells
 from selfjudge.study.measure import check_study
+
+TUNING = "tuning"
+"""Where in a study's folder its tuning lies, a study by itself."""
+OnCell = Callable[[Cell, str], None]
+"""Called with a cell and "started", "finished" or "failed"."""
 
 
 @dataclass
@@ -41,7 +45,7 @@ def run_study(
     *,
     jobs: int = 1,
     only: Sequence[str] = (),
-    on_cell: Callable[[Cell, str], None] = lambda cell, state: None,
+    on_cell: OnCell = lambda cell, state: None,
 ) -> Outcome:
     """Runs the cells that have no result yet.
 
@@ -50,40 +54,59 @@ def run_study(
     Args:
         recipe: with a study.
         seeds: of the cells.
-        folder: new, or of the same study before.
+        folder: new, or of a study before.
         jobs: cells side by side, each in a process of its own.
         only: these cells alone, with those that they need.
-        on_cell: called with a cell and "started", "finished" or "failed".
+        on_cell: see ``OnCell``.
 
     Raises:
-        RunError: for another study's folder, or as :func:`plan_cells`.
+        RunError: for a folder of something else, a finished cell of other settings, or as :func:`plan_cells`.
         RecipeError: if the changes of a cell are no good.
         SelfJudgeError: if prompts or evaluator are not there. Nothing is written in any of these cases.
     """
     cells = plan_cells(recipe, seeds, folder, only)
+    check_cells(recipe, cells, folder)
+    return run_cells(recipe, cells, folder, jobs=jobs, on_cell=on_cell)
+
+
+def check_cells(recipe: Recipe, cells: Sequence[Cell], folder: Path) -> None:
+    """Finds out, before any long work, what :func:`run_cells` would not get through.
+
+    Raises:
+        SelfJudgeError: as :func:`run_study`.
+    """
     for cell in cells:
-        cell_recipe(recipe, cell)
-    check_study(study_of(recipe), seeds)
+        if cell.section is not None:
+            cell_recipe(recipe, cell)
+    check_study(recipe, cells)
+    if folder.exists() and {f.name for f in folder.iterdir()} - {TUNING} and not (folder / "recipe.yaml").is_file():
+        raise RunError(f"{folder} is not empty and holds no study: choose another --output-dir.")
+    for cell, settings in fingerprints(recipe, cells).items():
+        if cell.result.is_file() and json.loads(cell.result.read_text(encoding="utf-8")).get("settings") != settings:
+            raise RunError(
+                f"{cell.folder} holds a result of other settings: choose another --output-dir, or remove that folder "
+                "(and those of the cells that start from it) to run it again."
+            )
+
+
+def run_cells(
+    recipe: Recipe, cells: list[Cell], folder: Path, *, jobs: int, on_cell: OnCell = lambda cell, state: None
+) -> Outcome:
+    """Runs checked cells that have no result yet, each as soon as what it needs is finished."""
     _keep_recipe(recipe, folder)
     outcome = Outcome(cells)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with _pool(jobs, threads) as pool:
-        if recipe.model.path == BUILTIN_WORLD and outcome.missing and not world_base(folder).exists():
-            pool.submit(_pretrain, folder, recipe.seed).result()
         _run_all(pool, outcome, recipe, threads, jobs, on_cell)
     return outcome
 
 
 def _run_all(
-    pool: ProcessPoolExecutor,
-    outcome: Outcome,
-    recipe: Recipe,
-    threads: int,
-    jobs: int,
-    on_cell: Callable[[Cell, str], None],
+    pool: ProcessPoolExecutor, outcome: Outcome, recipe: Recipe, threads: int, jobs: int, on_cell: OnCell
 ) -> None:
     from selfjudge.study.run_cell import run_cell
 
+    settings = fingerprints(recipe, outcome.cells)
     waiting = outcome.missing
     running: dict[Future[None], Cell] = {}
     while waiting or running:
@@ -91,7 +114,7 @@ def _run_all(
         for cell in ready[: jobs - len(running)]:
             waiting.remove(cell)
             on_cell(cell, "started")
-            running[pool.submit(run_cell, cell, recipe, threads)] = cell
+            running[pool.submit(run_cell, cell, recipe, threads, settings[cell])] = cell
         if not running:
             return  # what is left needs a cell that failed
         for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -110,34 +133,11 @@ def _run_all(
                 on_cell(cell, "failed")
 
 
-def _pretrain(folder: Path, seed: int) -> None:
-    """Makes the base model of the small world, whole or not at all."""
-    import torch
-
-    from selfjudge.evaluation.base_model import pretrain_world_model
-    from selfjudge.study.run_cell import log_to
-
-    log_to(folder / "base.txt")
-    torch.set_num_threads(os.cpu_count() or 1)  # nothing runs beside it
-    partial = folder / "base.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    pretrain_world_model(partial, seed).rename(world_base(folder))
-    shutil.rmtree(folder / "base.partial.trainer", ignore_errors=True)
-
-
 def _keep_recipe(recipe: Recipe, folder: Path) -> None:
-    """Writes the study's recipe, or compares it with the one that is there."""
-    file = folder / "recipe.yaml"
-    text = dump_recipe(recipe)
-    if file.is_file():
-        if file.read_text(encoding="utf-8") != text:
-            raise RunError(f"{folder} holds a study of another recipe: choose another --output-dir.")
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} is not empty and holds no study: choose another --output-dir.")
+    """Writes what the study was last run with."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(file) as handle:
-        handle.write(text)
+    with atomic_writer(folder / "recipe.yaml", overwrite=True) as handle:
+        handle.write(dump_recipe(recipe))
 
 
 @contextmanager

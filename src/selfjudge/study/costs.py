@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from selfjudge.recipes.comparison import CellSection
 from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.study import CellSection
 
 
 class Costs(BaseModel):
@@ -42,7 +42,8 @@ def costs(section: CellSection, recipe: Recipe, info: dict[str, Any], principles
         n = 2 if method == "offline" else rollout.samples
         judgments = seen * n * (n - 1) // 2 * 2 * principles
         asked = {"train": seen, "offline": 0, "off-policy": int(info.get("prompts", 0))}[method]
-        return Costs(models=1 + frozen, samples=asked * n, judgments=judgments)
+        own = 0 if method == "train" else seen // 4  # prompts that the policy answers twice, for the stop rule to see
+        return Costs(models=1 + frozen, samples=asked * n + 2 * own, judgments=judgments + 2 * own * principles)
     if method == "rlhf":
         return Costs(models=2 + frozen, samples=2 * steps * prompts_a_step, judgments=2 * steps * prompts_a_step)
     if method == "rso":

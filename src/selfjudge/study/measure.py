@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,16 @@ from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model, resolve_model
+from selfjudge.errors import RunError
 from selfjudge.evaluation.evaluators import Evaluator, by_judge, by_value, true_utility
 from selfjudge.evaluation.judging import summarise
-from selfjudge.evaluation.prompts import fresh_or_read
+from selfjudge.evaluation.prompts import fresh_or_read, task_of_prompt
 from selfjudge.evaluation.scaling import Rule, by_score, by_tournament, longest, most_probable
 from selfjudge.evaluation.winrate import pairs_of
 from selfjudge.judge import Judge
-from selfjudge.recipes.comparison import StudySection
 from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.section import BUILTIN_WORLD
+from selfjudge.recipes.study import StudySection
 from selfjudge.records import OVERALL, Comparison, Completion
 from selfjudge.study.cells import Cell, study_of
 from selfjudge.templates.encode import JudgmentEncoder
@@ -34,12 +37,12 @@ from selfjudge.training.held_out import as_comparisons
 from selfjudge.training.stage import batching
 
 ANSWERS = "answers.jsonl"
-FRESH = 2
-"""Added to a seed for its fresh prompts, so that they are not those of a demo's curve."""
 
 
 class Answer(BaseModel):
-    """One prompt's answer. ``second``: another sample, of the reference alone, to make pairs for the judges.
+    """One prompt's answer. ``task``: what the prompt shares with others, the unit of intervals beside the seed.
+
+    ``second``: another sample, of the reference alone, to make pairs for the judges.
 
     ``score``: 1 where it beats the reference's answer, 0.5 for a tie. ``value``: what it is worth by itself, where the
     evaluator knows.
@@ -48,6 +51,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
+    task: str
     prompt: str
     text: str
     second: str | None = None
@@ -57,39 +61,50 @@ class Answer(BaseModel):
 
 @dataclass(frozen=True)
 class Judged:
-    """How a judge did on labelled pairs: ``right`` for each, 1, 0 or one half, and the figures of a summary."""
+    """How a judge did on labelled pairs: the task of each, and 1, 0 or one half for right, wrong or a tie."""
 
-    right: list[float]
+    right: list[tuple[str, float]]
     summary: dict[str, Any]
 
 
-def study_prompts(study: StudySection, seed: int) -> tuple[EvalPrompt, ...]:
-    """Returns the prompts that all cells of a seed are compared on."""
-    return fresh_or_read(study.prompts, study.limit, seed + FRESH)
+def prompts_of(study: StudySection, cell: Cell) -> tuple[EvalPrompt, ...]:
+    """Returns the prompts that all cells of a seed are compared on; cells of a tuning have others than results."""
+    source = study.prompts if cell.split == "results" else study.tuning.prompts or study.prompts
+    return fresh_or_read(source, study.limit, cell.seed, cell.split)
 
 
-def check_study(study: StudySection, seeds: Sequence[int]) -> None:
+def check_study(recipe: Recipe, cells: Sequence[Cell]) -> None:
     """Finds out, before any long work, whether the prompts are there and the evaluator can be asked about them.
 
     Raises:
         DataError: if the prompts cannot be read, or the world is to judge others than its own.
         ModelError: if the evaluator's model is not there.
+        RunError: if a tuning has no prompts of its own.
     """
+    study = study_of(recipe)
     _, _, model = study.evaluator.partition(":")
     if model:
         resolve_model(model)
-    for seed in seeds:
-        prompts = study_prompts(study, seed)
+    for cell in {(cell.seed, cell.split): cell for cell in cells}.values():
+        prompts = prompts_of(study, cell)
         if not model:
             true_utility(pairs_of(prompts, *[[""] * len(prompts)] * 2), [""] * len(prompts))
+        if cell.split == "tuning" and study.prompts != BUILTIN_WORLD:
+            shared = {p.prompt for p in prompts} & {p.prompt for p in fresh_or_read(study.prompts, study.limit, 0)}
+            if shared:
+                raise RunError(
+                    f"{len(shared)} of the prompts that learning rates are chosen by are those of the results: set "
+                    "study.tuning.prompts to a file of other prompts."
+                )
 
 
-def sampling(recipe: Recipe, seed: int, n: int = 1) -> SamplingParams:
-    """Returns how answers are drawn: as in self-training's rollouts."""
+def sampling(recipe: Recipe, cell: Cell, n: int = 1) -> SamplingParams:
+    """Returns how a cell's answers are drawn: as in self-training's rollouts, with random numbers of its own."""
     rollout = recipe.self_training.rollout
-    return SamplingParams(
-        n=n, temperature=rollout.temperature, top_p=rollout.top_p, max_new_tokens=rollout.max_new_tokens, seed=seed
+    params = SamplingParams(
+        n=n, temperature=rollout.temperature, top_p=rollout.top_p, max_new_tokens=rollout.max_new_tokens, seed=cell.seed
     )
+    return params.seeded_for(cell.name)
 
 
 def engine_of(model: Path, recipe: Recipe) -> TransformersEngine:
@@ -104,17 +119,21 @@ def judge_of(engine: TransformersEngine, recipe: Recipe) -> Judge:
 
 
 def answer_prompts(cell: Cell, recipe: Recipe) -> None:
-    """Samples the cell's answers, compares them with the reference's, and writes ``answers.jsonl``."""
+    """Samples the cell's answers, compares them with the reference's, and writes ``answers.jsonl``.
+
+    Every cell has random numbers of its own, so that the two sides of each comparison are independent.
+    """
     study = study_of(recipe)
-    prompts = study_prompts(study, cell.seed)
+    prompts = prompts_of(study, cell)
     engine = engine_of(cell.folder / "run", recipe)
     is_reference = cell.name == study.reference
-    params = sampling(recipe, cell.seed, n=2 if is_reference else 1)
+    params = sampling(recipe, cell, n=2 if is_reference else 1)
     drawn = engine.sample([engine.chat.prompt_ids(p.prompt) for p in prompts], params)
     texts = [samples[0].text for samples in drawn]
     others = texts if is_reference else [a.text for a in read_answers(cell.other(study.reference) / ANSWERS)]
     seconds = [samples[1].text for samples in drawn] if is_reference else None
-    _write_answers(cell.folder / ANSWERS, _compared(prompts, texts, others, evaluator(study, recipe), seconds))
+    compared = _compared(study, prompts, texts, others, evaluator(study, recipe), seconds)
+    _write_answers(cell.folder / ANSWERS, compared)
 
 
 def read_answers(file: Path) -> list[Answer]:
@@ -128,6 +147,7 @@ def _write_answers(file: Path, answers: Sequence[Answer]) -> None:
 
 
 def _compared(
+    study: StudySection,
     prompts: Sequence[EvalPrompt],
     texts: Sequence[str],
     others: Sequence[str],
@@ -138,6 +158,7 @@ def _compared(
     return [
         Answer(
             id=pair.id,
+            task=task_of_prompt(study.prompts, prompts[i]),
             prompt=context_text(pair.prompt),
             text=pair.response_a,
             second=seconds[i] if seconds else None,
@@ -169,7 +190,7 @@ def pairs_for_judges(cell: Cell, recipe: Recipe) -> list[Comparison]:
     if recipe.data.held_out > 0:
         held_out = prepare_data(recipe.data, recipe.seed).held_out
         return as_comparisons([r for r in held_out if r.principle == OVERALL])
-    prompts = study_prompts(study, cell.seed)
+    prompts = prompts_of(study, cell)
     pairs = [
         Comparison(id=p.id, prompt=p.prompt, response_a=a.text, response_b=str(a.second))
         for p, a in zip(prompts, read_answers(cell.other(study.reference) / ANSWERS), strict=True)
@@ -185,51 +206,81 @@ def pairs_for_judges(cell: Cell, recipe: Recipe) -> list[Comparison]:
 def judge_pairs(cell: Cell, recipe: Recipe) -> Judged:
     """Returns how the cell's model does as a judge, or as a reward model."""
     pairs = pairs_for_judges(cell, recipe)
-    if cell.section.method == "reward-model":
-        return _scored(load_scorer(cell.folder / "run", **batching(recipe)), pairs)
+    tasks = _tasks(cell, recipe)
+    if cell.method == "reward-model":
+        scorer = load_scorer(cell.folder / "run", **batching(recipe))
+        right = _rewarded_right(scorer, pairs)
+        return Judged([(tasks.get(c.id, c.id), r) for c, r in zip(pairs, right, strict=True)], {})
     judge = judge_of(engine_of(cell.folder / "run", recipe), recipe)
     pairs = [c for c in pairs if judge.fits(c)]
     verdicts = judge.judge(pairs)
     right = [agreement_score(v.preferred, c.label) for c, v in zip(pairs, verdicts, strict=True)]
-    return Judged(right, summarise(pairs, verdicts).model_dump(mode="json"))
+    judged = [(tasks.get(c.id, c.id), r) for c, r in zip(pairs, right, strict=True)]
+    return Judged(judged, summarise(pairs, verdicts).model_dump(mode="json"))
 
 
-def _scored(scorer: RewardScorer, pairs: Sequence[Comparison]) -> Judged:
+def _tasks(cell: Cell, recipe: Recipe) -> dict[str, str]:
+    """Returns the task of each prompt by its id; held-out pairs stand alone."""
+    study = study_of(recipe)
+    if recipe.data.held_out > 0:
+        return {}
+    return {prompt.id: task_of_prompt(study.prompts, prompt) for prompt in prompts_of(study, cell)}
+
+
+def _rewarded_right(scorer: RewardScorer, pairs: Sequence[Comparison]) -> list[float]:
     scored = by_value(lambda asked, texts: scorer.score([c.prompt for c in asked], texts))(pairs)
-    return Judged([s.score if c.label == "A" else 1 - s.score for c, s in zip(pairs, scored, strict=True)], {})
+    return [s.score if c.label == "A" else 1 - s.score for c, s in zip(pairs, scored, strict=True)]
 
 
-def choose_among(cell: Cell, recipe: Recipe) -> None:
+class PerAnswer(BaseModel):
+    """What a system that chooses among candidates spends on one answer; ``seconds`` of a processor, on this machine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    samples: int
+    judgments: int
+    seconds: float
+
+
+def choose_among(cell: Cell, recipe: Recipe) -> dict[str, PerAnswer]:
     """Chooses answers among N of the start's candidates by its tournament, and by rules to compare it with.
 
-    Of each rule and N the answers are written as those of a policy, ``answers/RULE of N.jsonl``. The candidates of a
-    smaller N are the first of those of a larger one.
+    Of each rule and N the answers are written as those of a policy, ``answers/RULE of N.jsonl``; what each spends is
+    returned by that name. The candidates of a smaller N are the first of those of a larger one. A tournament of N makes
+    2 (N - 1) judgments, so best by reward also gets as many candidates: once equal samples, once equal judgments.
     """
     study = study_of(recipe)
+    assert cell.section is not None
     start, reward = (cell.other(name) / "run" for name in cell.section.needs())
     engine, scorer = engine_of(start, recipe), load_scorer(reward, **batching(recipe))
-    prompts = study_prompts(study, cell.seed)
-    params = sampling(recipe, cell.seed, n=max(study.candidates))
-    drawn = engine.sample([engine.chat.prompt_ids(p.prompt) for p in prompts], params)
+    prompts = prompts_of(study, cell)
+    equal = sorted({*study.candidates, *(2 * (n - 1) for n in study.candidates if n > 1)})
+    begin = time.process_time()
+    drawn = engine.sample([engine.chat.prompt_ids(p.prompt) for p in prompts], sampling(recipe, cell, n=equal[-1]))
+    one_sample = (time.process_time() - begin) / (len(prompts) * equal[-1])
     everything = [_candidates(p, samples) for p, samples in zip(prompts, drawn, strict=True)]
-    rules: dict[str, Rule] = {
-        "tournament": by_tournament(judge_of(engine, recipe), cell.seed),
-        "best by reward": by_score(
-            lambda rows: score_candidates(scorer, [r.prompt for r in rows], [r.texts for r in rows])
-        ),
-        "longest": longest,
-        "most probable": most_probable,
+    by_reward = by_score(lambda rows: score_candidates(scorer, [r.prompt for r in rows], [r.texts for r in rows]))
+    rules: dict[str, tuple[Rule, Sequence[int]]] = {
+        "tournament": (by_tournament(judge_of(engine, recipe), cell.seed), study.candidates),
+        "best by reward": (by_reward, equal),
+        "longest": (longest, study.candidates),
+        "most probable": (most_probable, study.candidates),
     }
     others = [a.text for a in read_answers(cell.other(study.reference) / ANSWERS)]
     evaluate = evaluator(study, recipe)
     (cell.folder / "answers").mkdir(exist_ok=True)
-    for n in study.candidates:
-        rows = [row.first(n) for row in everything]
-        for name, rule in rules.items():
+    spent: dict[str, PerAnswer] = {}
+    for name, (rule, ns) in rules.items():
+        for n in ns:
+            rows = [row.first(n) for row in everything]
+            begin = time.process_time()
             texts = [row.texts[i] for row, i in zip(rows, rule(rows), strict=True)]
-            _write_answers(
-                cell.folder / "answers" / f"{name} of {n}.jsonl", _compared(prompts, texts, others, evaluate)
-            )
+            seconds = n * one_sample + (time.process_time() - begin) / len(prompts)
+            judgments = {"tournament": 2 * (n - 1), "best by reward": n}.get(name, 0)
+            spent[f"{name} of {n}"] = PerAnswer(samples=n, judgments=judgments, seconds=seconds)
+            compared = _compared(study, prompts, texts, others, evaluate)
+            _write_answers(cell.folder / "answers" / f"{name} of {n}.jsonl", compared)
+    return spent
 
 
 def _candidates(prompt: EvalPrompt, samples: Sequence[Completion]) -> Candidates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 
 from selfjudge.baselines.run import WATCHED, run_baseline
 from selfjudge.data.io import write_json
+from selfjudge.evaluation.base_model import pretrain_world_model
 from selfjudge.evaluation.world import TruthCurve
 from selfjudge.recipes.schema import Recipe
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -27,41 +29,56 @@ from selfjudge.training.self_training import run_self_training
 from selfjudge.world.people import prompts as world_prompts
 
 CURVE_PROMPTS = 200
-_CURVE = 1
-"""Added to a seed for the prompts of its curves."""
 
 
-def run_cell(cell: Cell, recipe: Recipe, threads: int) -> None:
+def run_cell(cell: Cell, recipe: Recipe, threads: int, settings: str) -> None:
     """Runs a cell, or goes on with it, and writes ``cell.json`` when it is finished.
 
     Args:
         cell: the cell; those that it needs are finished.
         recipe: the study's recipe.
         threads: of torch, so that cells side by side do not fight over cores.
+        settings: the cell's of :func:`selfjudge.study.cells.fingerprints`.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     log_to(cell.folder / "log.txt")
     torch.set_num_threads(threads)
-    own = cell_recipe(recipe, cell)
-    begin = time.perf_counter()
-    if cell.section.method == "best-of-n":
-        choose_among(cell, own)
-        _finish(cell, seconds=round(time.perf_counter() - begin, 1))
-        return
-    curve = _curve(cell, own)
-    run = RunFolder.finished(cell.folder / "run") or _train(cell, own, [curve] if curve else [])
-    seconds = time.perf_counter() - begin - (curve.seconds if curve else 0)
+    if cell.section is None:
+        _pretrain(cell)
+        found: dict[str, object] = {"seconds": round(time.process_time(), 1)}
+    elif cell.method == "best-of-n":
+        spent = choose_among(cell, cell_recipe(recipe, cell))
+        found = {"seconds": 0.0, "per_answer": {name: costs.model_dump() for name, costs in spent.items()}}
+    else:
+        found = _trained_and_measured(cell, cell_recipe(recipe, cell))
+    _finish(cell, settings, found)
+
+
+def _pretrain(cell: Cell) -> None:
+    """Makes a base model of the small world, whole or not at all."""
+    partial = cell.folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    pretrain_world_model(partial, cell.seed).rename(cell.folder / "run")
+    shutil.rmtree(cell.folder / "partial.trainer", ignore_errors=True)
+
+
+def _trained_and_measured(cell: Cell, recipe: Recipe) -> dict[str, object]:
+    begin = time.process_time()
+    curve = _curve(cell, recipe)
+    run = RunFolder.finished(cell.folder / "run") or _train(cell, recipe, [curve] if curve else [])
+    seconds = time.process_time() - begin - (curve.seconds if curve else 0)
     if "seconds" not in run.info:  # not of a run that was finished before
         run.update(seconds=round(seconds, 1))
-    principles = len(load_templates(own.templates.set).templates)
-    _finish(
-        cell,
-        seconds=run.info["seconds"],
-        steps=run.info["steps"],
-        stopped=run.info.get("stopped"),
-        costs=costs(cell.section, own, run.info, principles).model_dump(),
-        **_measured(cell, own),
-    )
+    principles = len(load_templates(recipe.templates.set).templates)
+    assert cell.section is not None
+    return {
+        "seconds": run.info["seconds"],
+        "steps": run.info["steps"],
+        "stopped": run.info.get("stopped"),
+        "rate": study_of(recipe).rate_of(cell.name),
+        "costs": costs(cell.section, recipe, run.info, principles).model_dump(),
+        **_measured(cell, recipe),
+    }
 
 
 def log_to(file: Path) -> None:
@@ -75,7 +92,7 @@ def log_to(file: Path) -> None:
 def _train(cell: Cell, recipe: Recipe, callbacks: Sequence[TrainerCallback]) -> RunFolder:
     folder = cell.folder / "run"
     resume = folder.exists()
-    method = cell.section.method
+    method = cell.method
     if method == "jsft":
         return run_jsft(recipe, folder, resume=resume)
     if method == "train":
@@ -86,19 +103,20 @@ def _train(cell: Cell, recipe: Recipe, callbacks: Sequence[TrainerCallback]) -> 
 
 def _curve(cell: Cell, recipe: Recipe) -> TruthCurve | None:
     """Returns what measures along the training of one policy, by the truth and by the judge that trains it."""
-    study, method = study_of(recipe), cell.section.method
+    study, method, section = study_of(recipe), cell.method, cell.section
+    assert section is not None
     watched = method in WATCHED or (method == "train" and recipe.self_training.rounds == 1)
-    if not study.curve_every or study.prompts != BUILTIN_WORLD or not watched:
+    if not (section.curve and study.curve_every and study.prompts == BUILTIN_WORLD and watched):
         return None
-    engine = engine_of(cell.other(cell.section.needs()[0]) / "run", recipe)
+    engine = engine_of(cell.other(section.needs()[0]) / "run", recipe)
     judge = None if method in ("dpo", "rlhf") else judge_of(engine, recipe)
-    prompts = world_prompts(CURVE_PROMPTS, cell.seed + _CURVE, "fresh")
+    prompts = world_prompts(CURVE_PROMPTS, cell.seed, "curves")
     folder = RunFolder(cell.folder / "run", "train", {})
     return TruthCurve(
         engine,
         judge,
         prompts,
-        sampling(recipe, cell.seed),
+        sampling(recipe, cell),
         study.curve_every,
         lambda point: folder.append("curve.jsonl", point.row()),
     )
@@ -106,7 +124,7 @@ def _curve(cell: Cell, recipe: Recipe) -> TruthCurve | None:
 
 def _measured(cell: Cell, recipe: Recipe) -> dict[str, object]:
     """Measures what the method makes: a policy, a judge, or both."""
-    method = cell.section.method
+    method = cell.method
     found: dict[str, object] = {}
     is_policy = method != "reward-model" and not (method == "jsft" and recipe.jsft.rows == "judgment")
     if is_policy:
@@ -117,11 +135,10 @@ def _measured(cell: Cell, recipe: Recipe) -> dict[str, object]:
     return found
 
 
-def _finish(cell: Cell, **found: object) -> None:
+def _finish(cell: Cell, settings: str, found: dict[str, object]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
-    write_json(
-        cell.result,
-        {"cell": cell.name, "method": cell.section.method, "seed": cell.seed, "peak_bytes": int(peak), **found},
-    )
+    method = "pretraining" if cell.section is None else cell.method
+    what = {"cell": cell.name, "method": method, "seed": cell.seed, "settings": settings, "peak_bytes": int(peak)}
+    write_json(cell.result, {**what, **found})

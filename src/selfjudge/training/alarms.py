@@ -57,14 +57,20 @@ def alarms(rows: Sequence[Row], limits: StopSection) -> list[Alarm]:
     """Returns the signs that a log has the metrics for, raised or not.
 
     A sign is the mean of a metric over the last ``limits.window`` steps, against the first. There is none before both
-    windows are full without sharing a step. A mean that is no number is over every limit.
+    windows are full without sharing a step. A mean that is no number is over every limit. Where the pairs are not the
+    policy's own, length and agreement are those of the samples that are (``own/...``).
 
     Args:
         rows: of metrics.jsonl, each with a ``step``, in their order.
         limits: the recipe's ``self_training.stop``.
     """
-    found = ((means(rows, limits.window, measure), alarm) for measure, alarm in _SIGNS)
-    return [alarm(both, limits) for both, alarm in found if both is not None]
+    found: dict[str, Alarm] = {}
+    for measure, alarm in _SIGNS:
+        both = means(rows, limits.window, measure)
+        if both is not None:
+            made = alarm(both, limits)
+            found.setdefault(made.name, made)
+    return [*found.values()]
 
 
 def stop_limits(recipe: str | None) -> StopSection:
@@ -117,11 +123,11 @@ def _chosen_alarm(unit: str, chosen: _Means, limits: StopSection) -> Alarm:
     )  # fmt: skip
 
 
-def _agreement_alarm(agreement: _Means, limits: StopSection) -> Alarm:
+def _agreement_alarm(metric: str, agreement: _Means, limits: StopSection) -> Alarm:
     least = limits.min_agreement
     limit = agreement.first - MAX_AGREEMENT_FALL if least is None else least
     return Alarm(
-        "agreement", not agreement.last >= limit, "rollout/disagreement_rate",
+        "agreement", not agreement.last >= limit, metric,
         f"The two orders agree on {agreement.last:.0%} of pairs, {agreement.first:.0%} at first; the limit is "
         f"{limit:.0%}.",
         "The verdicts depend more and more on the order, so that later pairs teach less. Take an earlier checkpoint, "
@@ -167,17 +173,22 @@ def _per_response(row: Row) -> float | None:
     return None if "length/chosen" in row else _number("logps/chosen", row)
 
 
-def _agreement(row: Row) -> float | None:
-    disagreement = _number("rollout/disagreement_rate", row)
+def _agreement(name: str, row: Row) -> float | None:
+    disagreement = _number(name, row)
     return None if disagreement is None else 1 - disagreement
 
 
+# Of an alarm's signs the first that a log has is told.
 _SIGNS: tuple[tuple[Measure, Callable[[_Means, StopSection], Alarm]], ...] = (
+    (partial(_number, "own/length"), partial(_length_alarm, "own/length")),
     (partial(_number, "rollout/length"), partial(_length_alarm, "rollout/length")),
     (partial(_number, "completions/mean_length"), partial(_length_alarm, "completions/mean_length")),
     (_per_token, partial(_chosen_alarm, "token")),
     (_per_response, partial(_chosen_alarm, "response")),
-    (_agreement, _agreement_alarm),
+    *(
+        (partial(_agreement, name), partial(_agreement_alarm, name))
+        for name in ("own/disagreement_rate", "rollout/disagreement_rate")
+    ),
     (partial(_number, "rollout/first_shown_rate"), _position_alarm),
     (partial(_number, "kl"), _kl_alarm),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from transformers import TrainerCallback
@@ -56,10 +57,10 @@ def self_judge_trainer(
     reference = _reference(recipe, loaded, sampled)
     own = TransformersEngine(sampled, chat, **batching(recipe))
     if engine is None:
-        parts = _collector(recipe, own, reference, reference, served)
+        parts = _collector(recipe, own, own, reference, reference, served)
     else:
         policy = engine.policy(sampled, run.checkpoints / "rollout")
-        parts = _collector(recipe, policy, engine.start or reference, reference, served, policy.hand_over)
+        parts = _collector(recipe, policy, own, engine.start or reference, reference, served, policy.hand_over)
     collector = source.collector(parts, prompts, args)
     if twin is not None:
         empty(twin)
@@ -91,11 +92,13 @@ def _reference(recipe: Recipe, loaded: LoadedModel, sampled: Any) -> Transformer
 def _collector(
     recipe: Recipe,
     policy: Engine,
+    own: TransformersEngine,
     start: Engine,
     reference: TransformersEngine,
     served: Judge | None,
     hand_over: Callable[[], None] = nothing_to_hand_over,
 ) -> RolloutCollector:
+    """``policy`` samples, by the weights in training or a copy of them; ``own`` is on the weights in training."""
     section, rollout = recipe.self_training, recipe.self_training.rollout
     engine = policy if section.judge.kind == "dynamic" else start
     judge = served or Judge(engine, JudgmentEncoder(load_templates(recipe.templates.set), reference.chat))
@@ -116,6 +119,7 @@ def _collector(
             max_length_difference=section.max_length_difference,
             choice=rollout.pairs,
         ),
+        response_kl=partial(own.response_kl, reference),
         hand_over=hand_over,
     )
 

@@ -10,8 +10,11 @@ CURVES = (
     (("kl",), "KL to the reference, nats per response"),
     (("logps/chosen", "logps/rejected"), "log-probability of responses, nats"),
     (("rewards/chosen", "rewards/rejected"), "reward of responses (β × log-ratio)"),
-    (("rollout/length", "length/chosen", "length/rejected"), "response length, tokens"),
-    (("rollout/tie_rate", "rollout/identical_rate", "rollout/disagreement_rate"), "share of pairs"),
+    (("rollout/length", "own/length", "length/chosen", "length/rejected"), "response length, tokens"),
+    (
+        ("rollout/tie_rate", "rollout/identical_rate", "rollout/disagreement_rate", "own/disagreement_rate"),
+        "share of pairs",
+    ),
     (("rollout/first_shown_rate",), "judge: share of judgments won by the first shown"),
     (("rollout/label_mass", "rollout/strength"), "judge: mass on labels, mean strength"),
     (("rollout/samples_per_second",), "samples per second"),

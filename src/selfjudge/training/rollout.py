@@ -24,7 +24,8 @@ class RolloutStats:
     (``disagreement_rate``, ``first_shown_rate``, ``label_mass``, ``strength``) or over its samples; NaN where there
     are none. ``first_shown_rate``: :func:`selfjudge.core.verdict.first_shown_rate`, mean over the verdicts.
 
-    Lengths are in tokens; ``seconds`` is the time it took.
+    Lengths are in tokens; ``seconds`` is the time it took. ``kl`` is the KL of the policy to the reference in nats per
+    response, the mean over ``kl_responses`` responses; NaN where it was measured on none.
     """
 
     prompts: int
@@ -41,15 +42,30 @@ class RolloutStats:
     truncated_rate: float
     response_length: float
     seconds: float
+    kl: float = math.nan
+    kl_responses: int = 0
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """The pairs of a rollout, what they were made from, and its statistics."""
+    """The pairs of a rollout, what they were made from, and its statistics.
+
+    ``own``: statistics of samples of the current policy, where the rollout's samples are not its own.
+    """
 
     pairs: list[Pair]
     judged: list[JudgedSamples]
     stats: RolloutStats
+    own: RolloutStats | None = None
+
+    @property
+    def of_policy(self) -> RolloutStats:
+        """What the policy's own samples say of it: KL, length and agreement, which stop rules read."""
+        return self.stats if self.own is None else self.own
+
+
+ResponseKl = Callable[[Sequence[tuple[Sequence[int], Sequence[int]]]], list[float]]
+"""From (prompt, response) rows to the KL of the policy to the reference along each response, in nats."""
 
 
 class Reference(Protocol):
@@ -65,7 +81,7 @@ def nothing_to_hand_over() -> None:
 
 
 class Collector(Protocol):
-    """What makes rollouts."""
+    """What makes rollouts. The limit ``max_kl`` of a stop rule needs their ``kl``."""
 
     def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
         """Returns the rollout of ``prompts``, which have these ``places`` among those of all processes."""
@@ -76,8 +92,8 @@ class Collector(Protocol):
 class RolloutCollector:
     """Makes rollouts from the policy as it is now.
 
-    ``hand_over`` gives the weights as they are to an engine that has its own copy; what is drawn afterwards comes from
-    these.
+    ``response_kl`` compares the weights in training with the reference, whatever engine samples. ``hand_over`` gives
+    the weights as they are to an engine that has its own copy; what is drawn afterwards comes from these.
     """
 
     policy: Engine
@@ -85,6 +101,7 @@ class RolloutCollector:
     reference: Reference
     params: SamplingParams
     rules: PairRules
+    response_kl: ResponseKl
     hand_over: Callable[[], None] = nothing_to_hand_over
 
     def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
@@ -93,7 +110,7 @@ class RolloutCollector:
         Identical samples, ties and pairs too long to judge give no pair; a process may have no prompts.
         """
         self.hand_over()
-        return self.with_reference(self.draw(prompts, seed, places=places))
+        return self.with_kl(self.with_reference(self.draw(prompts, seed, places=places)), places)
 
     def draw(
         self,
@@ -135,6 +152,22 @@ class RolloutCollector:
         seconds = rollout.stats.seconds + time.perf_counter() - start
         return replace(rollout, pairs=pairs, stats=replace(rollout.stats, seconds=seconds))
 
+    def with_kl(self, rollout: Rollout, places: tuple[int, ...] | None = None) -> Rollout:
+        """Returns the rollout with the KL of the weights in training to the reference.
+
+        It is measured on the first sample of the prompts whose place :func:`measures_kl`: a mean over prefixes that the
+        policy sampled of the exact KL at temperature 1. Its time counts as the rollout's.
+
+        Args:
+            rollout: of the policy's own samples.
+            places: of its prompts among those of all processes.
+        """
+        start = time.perf_counter()
+        numbered = zip(places or range(len(rollout.judged)), rollout.judged, strict=True)
+        found = self.response_kl([(j.prompt.ids, j.samples[0].ids) for place, j in numbered if measures_kl(place)])
+        seconds = rollout.stats.seconds + time.perf_counter() - start
+        return replace(rollout, stats=replace(rollout.stats, kl=_mean(found), kl_responses=len(found), seconds=seconds))
+
     def _judge(
         self,
         prompts: Sequence[RolloutPrompt],
@@ -171,6 +204,15 @@ class RolloutCollector:
 def identical(a: Completion, b: Completion) -> bool:
     """True if two samples are the same tokens or read the same: there is nothing to prefer."""
     return a.ids == b.ids or a.text.strip() == b.text.strip()
+
+
+def measures_kl(place: int) -> bool:
+    """Returns whether the KL is measured on the prompt at this place among those of all processes.
+
+    One of four neighbours, so that the two forwards take a few per cent of a step; the first place of all is one. Which
+    of the four it is changes, so that each process of several has its share.
+    """
+    return (place + place // 4 + place // 16) % 4 == 0
 
 
 def rollout_seed(seed: int, step: int) -> int:

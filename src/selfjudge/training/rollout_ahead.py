@@ -32,8 +32,8 @@ class _Stopped(Exception):
 class RolloutAhead:
     """At most one rollout under way, by the policy as it was when it was started.
 
-    The thread samples and judges. What touches the model in training - handing its weights over, and reference
-    log-probs - is done by the caller's thread, and while nothing is under way.
+    The thread samples and judges. What touches the model in training - handing its weights over, reference log-probs
+    and the KL - is done by the caller's thread, and while nothing is under way.
     """
 
     def __init__(self, collector: RolloutCollector) -> None:
@@ -62,7 +62,8 @@ class RolloutAhead:
         plan, sampled_at, drawing = self._under_way
         drawn = drawing.result()
         self._under_way = None
-        return plan, sampled_at, self._collector.with_reference(drawn)
+        rollout = self._collector.with_kl(self._collector.with_reference(drawn), plan.places)
+        return plan, sampled_at, rollout
 
     def close(self) -> None:
         """Ends a rollout that is still under way, as soon as a prompt of it is finished; its errors are dropped."""

@@ -86,9 +86,9 @@ class SelfJudgeTrainer(Trainer):
         self._stop = stop
         self._on_rollout, self._twin = on_rollout, twin
         self._pad_id = pad_id
-        self._seen = {"length": 0.0, "agreement": 1.0}
+        self._seen = {"kl": 0.0, "length": 0.0, "agreement": 1.0}
         self._buffer: deque[MicroBatch] = deque()
-        self._logged, self._of_step = Measures(), Measures()
+        self._logged, self._of_rollout = Measures(), Measures()
         self.add_callback(_StepCallback(self))
         check_layout(self.accelerator)
         try_head(self.model)
@@ -184,17 +184,10 @@ class SelfJudgeTrainer(Trainer):
 
         All processes see the same measures, and so stop together.
         """
-        if self._watched:
-            found = self._of_step.take()
-            self._seen |= found  # length and agreement are those of the last rollout until there is another
-            if self._stop is not None and "kl" in found:
-                self.stop_reason = self._stop.add(StepMeasure(**self._seen))
+        if self._stop is not None and self._stop.active:
+            self._seen |= self._of_rollout.take()  # those of the last rollout until there is another
+            self.stop_reason = self._stop.add(StepMeasure(**self._seen))
         return self.stop_reason is not None
-
-    @property
-    def _watched(self) -> bool:
-        # Without a limit the step's KL stays on the device, and the host need not wait for the step to end.
-        return self._stop is not None and self._stop.active
 
     def progress(self) -> Progress:
         """Returns what a step leaves for those after it, besides weights; to be called when it has ended."""
@@ -207,7 +200,7 @@ class SelfJudgeTrainer(Trainer):
         self.stop_reason = state["stop"]["reason"]
         if self._stop is not None and state["stop"]["rule"]:
             self._stop.restore(state["stop"]["rule"])
-        self._seen = dict(state["seen"])
+        self._seen |= state["seen"]
         if self.is_world_process_zero():  # whose measures they are
             self._logged.restore(state["logged"])
 
@@ -262,17 +255,23 @@ class SelfJudgeTrainer(Trainer):
         note("rollout/length", stats.response_length, stats.samples)
         # A mean over processes, which work at the same time.
         note("rollout/samples_per_second", self.accelerator.num_processes * stats.samples / stats.seconds, 1)
-        if self._watched:
-            self._of_step.note("length", stats.response_length, stats.samples)
-            self._of_step.note("agreement", 1 - stats.disagreement_rate, stats.verdicts)
+        self._log_policy(rollout)
+
+    def _log_policy(self, rollout: Rollout) -> None:
+        """Notes what the policy's own samples say: for the log, and for the stop rule."""
+        own = rollout.of_policy
+        self._logged.note("kl", own.kl, own.kl_responses)
+        if rollout.own is not None:
+            self._logged.note("own/length", own.response_length, own.samples)
+            self._logged.note("own/disagreement_rate", own.disagreement_rate, own.verdicts)
+        self._of_rollout.note("kl", own.kl, own.kl_responses)
+        self._of_rollout.note("length", own.response_length, own.samples)
+        self._of_rollout.note("agreement", 1 - own.disagreement_rate, own.verdicts)
 
     def _log_pairs(self, policy: Tensor, reference: Tensor, lengths: Tensor, margin: Tensor) -> None:
         n = len(margin)
         ratio = policy - reference
-        # Samples are the policy's own, so the mean log-ratio is an unbiased estimate of KL(π || π_ref) per response
-        # (up to the skipped pairs).
         measures = {
-            "kl": ratio.mean(),
             "rewards/chosen": self._objective.beta * ratio[:n].mean(),
             "rewards/rejected": self._objective.beta * ratio[n:].mean(),
             "rewards/margins": self._objective.beta * margin.mean(),
@@ -284,8 +283,6 @@ class SelfJudgeTrainer(Trainer):
         }
         for name, value in measures.items():
             self._logged.note(name, value, n)
-        if self._watched:
-            self._of_step.note("kl", measures["kl"], n)
 
 
 def _positions(positions: list[int | None]) -> dict[str, Tensor]:

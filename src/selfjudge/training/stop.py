@@ -6,7 +6,9 @@ growing distance to the reference, answers that grow, and orders that stop agree
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
@@ -69,3 +71,23 @@ class StopRule:
         if limits.min_agreement is not None and agreement < limits.min_agreement:
             return f"the two orders agree on {agreement:.0%} of pairs, under {limits.min_agreement:.0%}"
         return None
+
+
+def fires_at(rows: Iterable[Mapping[str, Any]], limits: StopSection) -> tuple[int, str] | None:
+    """Returns the step after which the rule ends a run, or would have ended it, and the reason; None if it never does.
+
+    Args:
+        rows: of metrics.jsonl, one for each step.
+        limits: of the rule.
+    """
+    rule = StopRule(limits)
+    for row in rows:
+        if "kl" not in row:
+            continue
+        # Where the pairs are not the policy's own, the samples that are have names of their own.
+        length = row.get("own/length", row.get("rollout/length", math.nan))
+        disagreement = row.get("own/disagreement_rate", row.get("rollout/disagreement_rate", 0.0))
+        reason = rule.add(StepMeasure(row["kl"], length, 1 - disagreement))
+        if reason:
+            return row["step"], reason
+    return None

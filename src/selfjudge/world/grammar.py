@@ -1,10 +1,11 @@
-"""The small world's language: six topics, sixteen words each, and prompts that ask for words of one or two topics.
+"""The small world's language: eight topics, sixteen words each, and prompts that ask for words of one or two topics.
 
     Name three things of the sea and the farm for Ada.
 
 A response is a list of words: ``coral cow tide``. Who it is for does not matter; people mention it all the same.
-:func:`render` writes a prompt, :func:`parse` reads it back, and :func:`every_prompt` lists them all, split by *what is
-asked* so that no fresh prompt is a rewording of a train one.
+What is asked for, three things of the sea and the farm, is a *task*. Each of the 144 tasks belongs to one split, with
+all of its prompts, so that no prompt of one split is a rewording of another's. :func:`render` writes a prompt,
+:func:`parse` reads it back, and :func:`every_prompt` lists those of a split.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
+from itertools import combinations, pairwise, permutations
 from typing import Literal, get_args
 
 from selfjudge.errors import DataError
 
-Split = Literal["train", "fresh"]
+Split = Literal["train", "tuning", "curves", "results"]
+"""What a split's tasks are for: to train on, to choose settings by, to watch a training by, to report."""
 
 TOPICS: dict[str, tuple[str, ...]] = {
     topic: tuple(words.split())
@@ -29,6 +31,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "garden": "rose tulip hedge spade lawn weed bee daisy fence soil rake bench pond lily snail gnome",
         "sky": "cloud star moon sun rain comet eagle storm rainbow kite thunder planet snow wind dawn swallow",
         "farm": "cow barn tractor hay goat wheat plough hen pig field sheep stable duck corn silo orchard",
+        "city": "bridge tower subway market square taxi statue alley museum bank lamp crowd plaza tram billboard curb",
+        "music": "violin drum flute piano harp choir chord banjo trumpet cello rhythm waltz opera fiddle melody organ",
     }.items()
 }
 FILLERS: tuple[str, ...] = ("um", "er", "stuff", "whatever", "something", "dunno")
@@ -48,8 +52,8 @@ PHRASINGS: tuple[tuple[str, str, str], ...] = (
 AND = " and the "
 SEPARATOR = " "
 
-FRESH_SHARE = 0.15
-"""Share of all asks (count, set of topics, name) that is held back as ``fresh``."""
+_ENDS: dict[Split, float] = {"train": 0.5, "tuning": 0.6, "curves": 0.7, "results": 1.0}
+"""Where each split ends when the tasks of a kind (the same count, as many topics) are dealt out in a drawn order."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,33 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     )
 
 
+def task_of(ask: Ask) -> str:
+    """The task of ``ask``, such as ``3 farm+sea``: name, phrasing and the order of the topics play no part in it."""
+    return f"{ask.count} {'+'.join(sorted(ask.topics))}"
+
+
 def split_of(ask: Ask) -> Split:
-    """The split ``ask`` belongs to. The order of the topics and the phrasing play no part in it."""
-    key = f"{ask.count}/{'+'.join(sorted(ask.topics))}/{ask.name}"
-    return "fresh" if zlib.crc32(key.encode()) / 2**32 < FRESH_SHARE else "train"
+    """The split that the task of ``ask`` belongs to."""
+    return _splits()[task_of(ask)]
+
+
+@cache
+def _splits() -> dict[str, Split]:
+    """Every task's split. Each kind of task is dealt out alone, so that all splits are alike in counts and topics."""
+    found: dict[str, Split] = {}
+    for count in COUNTS.values():
+        for size in (1, 2):
+            tasks = [task_of(Ask(topics, count, NAMES[0])) for topics in combinations(TOPICS, size)]
+            tasks.sort(key=lambda task: zlib.crc32(task.encode()))
+            ends = [0, *(round(end * len(tasks)) for end in _ENDS.values())]
+            for split, (start, end) in zip(_ENDS, pairwise(ends), strict=True):
+                found.update(dict.fromkeys(tasks[start:end], split))
+    return found
 
 
 @cache
 def every_prompt(split: Split) -> tuple[str, ...]:
-    """All prompts of a split in a fixed order. Together the two splits hold 9,216 distinct prompts."""
+    """All prompts of a split in a fixed order. Together the splits hold 16,384 distinct prompts."""
     if split not in get_args(Split):
         raise DataError(f"unknown split {split!r}: use one of {', '.join(get_args(Split))}")
     asks = (

@@ -8,6 +8,7 @@ a judge trained on their pairs has seen few overlong responses, as judges of rea
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from selfjudge.errors import DataError
 from selfjudge.records import Message, PreferenceRecord
@@ -22,7 +23,9 @@ MISCOUNTS = (-2, -1, -1, -1, 1, 1, 2)
 
 
 def prompts(n: int, seed: int, split: Split) -> list[str]:
-    """``n`` distinct prompts of a split, drawn without replacement. The splits share nothing that is asked.
+    """``n`` distinct prompts of a split in a drawn order. The splits share no task.
+
+    Seeds that follow one another share no prompt either while the split lasts: each takes the next ``n`` of one order.
 
     Raises DataError for an unknown split, or when the split holds fewer than ``n`` prompts.
     """
@@ -31,7 +34,8 @@ def prompts(n: int, seed: int, split: Split) -> list[str]:
         raise DataError(
             f"the small world has {len(pool)} {split} prompts, {n} were asked for: ask for at most that many"
         )
-    return random.Random(f"prompts/{split}/{seed}").sample(pool, n)
+    order = random.Random(f"prompts/{split}").sample(pool, len(pool))
+    return [order[(seed * n + i) % len(order)] for i in range(n)]
 
 
 def respond(ask: Ask, rng: random.Random) -> str:
@@ -57,26 +61,55 @@ def _next_word(ask: Ask, words: list[str], care: float, rng: random.Random) -> s
     return rng.choice([word for word in TOPICS[rng.choice(topics)] if word not in words])
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """A prompt with what people wrote, in the order in which they wrote it: nobody has said what they prefer.
+
+    ``answer`` is one person's; ``pair`` has two others, which differ.
+    """
+
+    prompt: str
+    answer: str
+    pair: tuple[str, str]
+
+
+def unlabelled(n: int, seed: int) -> list[Unlabelled]:
+    """``n`` train prompts with three responses each; the same ``seed`` gives the same text."""
+    rng = random.Random(f"unlabelled/{seed}")
+    found = []
+    for prompt in _train_prompts(n, rng):
+        ask = parse(prompt)
+        found.append(Unlabelled(prompt, respond(ask, rng), _two_responses(ask, rng)))
+    return found
+
+
 def preference_records(n: int, seed: int) -> list[PreferenceRecord]:
     """``n`` labelled pairs of different responses to train prompts; the same ``seed`` gives the same pairs.
 
     Prompts repeat only once all of them have been used.
     """
     rng = random.Random(f"pairs/{seed}")
+    return [_labelled_pair(prompt, f"world-{seed}-{i}", rng) for i, prompt in enumerate(_train_prompts(n, rng))]
+
+
+def _train_prompts(n: int, rng: random.Random) -> list[str]:
     pool = list(every_prompt("train"))
-    records: list[PreferenceRecord] = []
-    while len(records) < n:
+    drawn: list[str] = []
+    while len(drawn) < n:
         rng.shuffle(pool)
-        records += [_labelled_pair(prompt, f"world-{seed}-{len(records) + i}", rng)
-                    for i, prompt in enumerate(pool[: n - len(records)])]  # fmt: skip
-    return records
+        drawn += pool
+    return drawn[:n]
 
 
-def _labelled_pair(prompt: str, record_id: str, rng: random.Random) -> PreferenceRecord:
-    ask = parse(prompt)
+def _two_responses(ask: Ask, rng: random.Random) -> tuple[str, str]:
     a = b = respond(ask, rng)
     while b == a:
         b = respond(ask, rng)
+    return a, b
+
+
+def _labelled_pair(prompt: str, record_id: str, rng: random.Random) -> PreferenceRecord:
+    a, b = _two_responses(parse(prompt), rng)
     chosen, rejected = (a, b) if label(utility(prompt, a), utility(prompt, b), rng) else (b, a)
     return PreferenceRecord(
         id=record_id,
