@@ -34,7 +34,7 @@ def test_the_judge_is_good_but_not_perfect(demo):
     assert 0.70 <= results["judge_accuracy"] <= 0.97
     assert rates["judge_accuracy"]["low"] > rates["longer_wins"]["high"]
     assert results["order_agreement"] >= 0.85
-    assert 0.75 <= rates["labels_right"]["rate"] <= 0.85
+    assert 0.75 <= rates["labels_right_all"]["rate"] <= 0.85
 
 
 def test_hard_labels_move_further_from_the_reference_than_soft_ones(demo):

@@ -152,10 +152,11 @@ def _print_results(rates: dict[str, Rate], seconds: float, report: Path) -> None
         "judge_accuracy_all": "Judge is right",
         "longer_wins_all": "… 'the longer wins' on the same pairs",
         "order_agreement_all": "… both orders agree on them",
-        "labels_right": "Labels it learnt from are right",
+        "labels_right_all": "… and the labels it learnt from are right",
         "judge_accuracy": "Judge is right on clearly different pairs",
         "longer_wins": "… 'the longer wins' on the same pairs",
         "order_agreement": "… both orders agree on them",
+        "labels_right": "… and labels of such pairs are right",
     }
     table = Table(title="Measured by the world's true utility", title_justify="left", box=None, pad_edge=False)
     for column, justify in (("", "left"), ("rate [95 % interval]", "right"), ("n", "right")):

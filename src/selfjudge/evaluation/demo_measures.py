@@ -25,7 +25,7 @@ from selfjudge.evaluation.world import (
 )
 from selfjudge.judge import Judge, as_messages
 from selfjudge.recipes.schema import Recipe
-from selfjudge.records import Bracket, Comparison, Verdict
+from selfjudge.records import Bracket, Comparison, Preferred, Verdict
 from selfjudge.tournament import play
 from selfjudge.world.people import prompts as world_prompts
 from selfjudge.world.truth import utility
@@ -84,7 +84,7 @@ def measure(policies: Policies, recipe: Recipe, params: SamplingParams) -> Measu
         "tournament_vs_single": crossed_rate(true_wins(prompts, played.winners, single["jsft"])),
         "selfjudge_tournament_vs_single": crossed_rate(true_wins(prompts, after.winners, single["soft"])),
         **_judge_rates(judged),
-        "labels_right": _labels_right(recipe),
+        **_label_rates(recipe),
     }
     shown = [
         _sample_row(prompts[i], single["jsft"][i], played.winners[i], single["soft"][i]) for i in range(_SHOWN_SAMPLES)
@@ -133,12 +133,22 @@ def _play(policy: TransformersEngine, judge: Judge, prompts: Sequence[str], para
     return _Tournament(candidates, play(judge, [as_messages(p) for p in prompts], candidates, params.seed))
 
 
-def _labels_right(recipe: Recipe) -> Rate:
-    """Returns how often the people's label in the training data names the response of larger utility."""
-    records = prepare_data(recipe.data, recipe.seed).judgment
-    labels = [(r.prompt[-1].content, true_label(r.prompt[-1].content, r.chosen, r.rejected)) for r in records]
-    told = [(prompt, float(label == "A")) for prompt, label in labels if label != "tie"]
-    return crossed_rate(by_task([prompt for prompt, _ in told], [right for _, right in told]))
+def _label_rates(recipe: Recipe) -> dict[str, Rate]:
+    """Returns how often people's label in the training data names the better response, of clear pairs and of all."""
+    pairs = [
+        Comparison(id=r.id, prompt=r.prompt, response_a=r.chosen, response_b=r.rejected, label="A")
+        for r in prepare_data(recipe.data, recipe.seed).judgment
+    ]
+    told = [
+        (c, label) for c in pairs if (label := true_label(c.prompt[-1].content, c.response_a, c.response_b)) != "tie"
+    ]
+
+    def rate(rows: Sequence[tuple[Comparison, Preferred]]) -> Rate:
+        return crossed_rate(
+            by_task([c.prompt[-1].content for c, _ in rows], [float(label == "A") for _, label in rows])
+        )
+
+    return {"labels_right": rate([row for row in told if is_clear(row[0])]), "labels_right_all": rate(told)}
 
 
 def _reliability(judged: Sequence[tuple[Comparison, Verdict]]) -> list[Any]:
