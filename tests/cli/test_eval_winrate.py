@@ -55,7 +55,7 @@ def test_the_same_model_on_both_sides_is_sampled_independently(run, runs, write,
     assert winrate(run, *command, "--output", out, "--json", found).code == 0
     written = {side: [row["output"] for row in json.loads((out / f"{side}.json").read_text())] for side in "ab"}
     assert sum(a == b for a, b in zip(written["a"], written["b"], strict=True)) <= 1
-    source = write("p.jsonl", [{"prompt": p} for p in prompts(6, 3, "fresh")])
+    source = write("p.jsonl", [{"prompt": p} for p in prompts(6, 3, "results")])
     for side, texts in written.items():
         seed = SamplingParams(seed=3).seeded_for(side).seed
         alone = tmp_path / f"{side}.jsonl"

@@ -77,8 +77,7 @@ def winrate(
 ) -> None:
     """Compare two systems on the same prompts: win rate with its interval, also without the advantage of length.
 
-    A system is a model, sampled here, or a file of answers (prompt or instruction; output, winner, answer or response).
-    Two models are sampled independently, even if they are the same.
+    A system is a model, sampled independently, or a file (prompt or instruction; output, winner, answer or response).
     """
     check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
