@@ -18,26 +18,30 @@ if TYPE_CHECKING:
     from selfjudge.study.tune import Tuned
 
 
+SeedsOption = Annotated[
+    int, typer.Option(min=0, help="How many seeds: the recipe's own and those after it. With --tune 0 is tuning alone.")
+]
+TuneOption = Annotated[
+    bool,
+    typer.Option(
+        "--tune", help="First find the best learning rate of every cell, on a seed and prompts that are in no result."
+    ),
+]
+CellsOption = Annotated[
+    str | None, typer.Option(metavar="NAME,NAME", help="These cells alone, with those that they need.")
+]
+JobsOption = Annotated[
+    int | None, typer.Option(min=1, help="Cells side by side. Default: one on a GPU, else one a core.")
+]
+
+
 def compare(
     recipe: RecipeOption = "world-study",
     set_: SetOption = None,
-    seeds: Annotated[
-        int,
-        typer.Option(min=0, help="How many seeds: the recipe's own and those after it. With --tune 0 is tuning alone."),
-    ] = 3,
-    tune: Annotated[
-        bool,
-        typer.Option(
-            "--tune",
-            help="First find the best learning rate of every cell, on a seed and prompts that are in no result.",
-        ),
-    ] = False,
-    cells: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="These cells alone, with those that they need.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Cells side by side. Default: one on a GPU, else one a core.")
-    ] = None,
+    seeds: SeedsOption = 3,
+    tune: TuneOption = False,
+    cells: CellsOption = None,
+    jobs: JobsOption = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the study. Default: runs/NAME.")] = None,
 ) -> None:
     """Run all methods of a recipe over several seeds, measure them alike, and report (extra baselines).
