@@ -18,7 +18,7 @@ from selfjudge.baselines.run import run_baseline
 from selfjudge.data.io import read_jsonl
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model
+from selfjudge.engines.load import load_model, save_model
 from selfjudge.judge import Judge
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Completion, Message
@@ -49,6 +49,16 @@ def weights(run: RunFolder) -> bytes:
     return (run.model / "model.safetensors").read_bytes()
 
 
+def often_ending(model: str, folder: Path) -> Path:
+    """Saves a model that ends its answers sooner than the tiny one, so that there is something to grow."""
+    loaded = load_model(model, dtype="float32")
+    with torch.no_grad():
+        head = loaded.model.lm_head.weight
+        head[list(loaded.chat.stop_ids)] += 3 * head.std()
+    save_model(loaded.model, loaded.chat.tokenizer, folder)
+    return folder
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_policy_that_drifts_is_stopped_by_its_kl(tmp_path: Path, tiny_recipe: Make, method: Any) -> None:
     made = recipe(tiny_recipe, stop={"max_kl": 0.5, "window": 2}, training={"learning_rate": 3e-3})
@@ -66,6 +76,7 @@ def test_a_policy_that_drifts_is_stopped_by_its_kl(tmp_path: Path, tiny_recipe: 
 
 def test_answers_that_grow_are_stopped_though_the_pairs_stay_as_long(tmp_path: Path, tiny_recipe: Make) -> None:
     made = recipe(tiny_recipe, stop={"max_length_ratio": 1.1, "window": 2})
+    made.self_training.start = str(often_ending(made.self_training.start, tmp_path / "start"))
     run = run_baseline("offline", made, tmp_path / "run")
     rows = metrics(run)
     assert len(rows) < 12

@@ -72,7 +72,7 @@ def test_both_steps_have_the_same_loss(
     trainer = own_trainer(step_task, loaded, settings, monkeypatch)
     assert isinstance(trainer, SelfJudgeTrainer)
     model = perturbed(trainer.model)
-    prompts, rng = prompt_ids(loaded.chat, 3), random.Random(0)
+    prompts, rng = prompt_ids(loaded.chat, 3), random.Random(1)
     chosen, rejected = ([tuple(rng.choices(range(3, 8192), k=rng.randrange(4, 20))) for _ in range(3)] for _ in "ab")
     with torch.no_grad():
         published = PublishedStep(model, loaded.chat, JudgmentEncoder(load_templates("world"), loaded.chat))

@@ -42,7 +42,7 @@ PARAMS = SamplingParams(n=4, max_new_tokens=8, seed=5)
 def model(world_chat: ChatEncoder) -> LlamaForCausalLM:
     model = build_model(world_chat.tokenizer, seed=3).eval()
     with torch.no_grad():  # samples that end at different lengths
-        model.lm_head.weight[list(world_chat.stop_ids)] += 3 * model.lm_head.weight.std()
+        model.lm_head.weight[list(world_chat.stop_ids)] += 4 * model.lm_head.weight.std()
     return model
 
 
@@ -74,7 +74,7 @@ def test_a_stream_and_an_answer_of_one_seed_are_the_same_tournament(
         backend = InProcessBackend(engine, judge_on(engine, world_chat), world_chat)
     else:
         backend = upstream(world_chat, serve())
-    body = chat_body(model=NAME, seed=11, n_candidates=7, selfjudge=True, max_tokens=30)
+    body = chat_body(model=NAME, seed=12, n_candidates=7, selfjudge=True, max_tokens=30)
     with listening(create_app(backend, NAME, SETTINGS)) as (url, _):
         answer = httpx.post(url + CHAT, json=body, timeout=60).json()
         with httpx.stream("POST", url + CHAT, json=body | {"stream": True}, timeout=60) as response:

@@ -17,14 +17,15 @@ def raw_figures(found: Summary, tuned: Mapping[str, Tuned]) -> dict[str, Any]:
     """Returns the figures as JSON values, of five digits.
 
     ``tuning``: cell → by what it was chosen, the best rate, and rate → score with its interval and seconds. ``results``
-    and ``judges``: cell → ``all`` and each seed → rate with its interval. ``claims``, ``curves``, ``costs`` and
-    ``per_answer`` as in summary.json.
+    and ``judges``: cell → ``all`` and each seed → rate with its interval. ``values``: mean value of a cell's answers.
+    ``claims``, ``curves``, ``costs`` and ``per_answer`` as in summary.json.
     """
     systems = {f.name: f for f in (*found.policies, *(f for of in found.choosing.values() for f in of.values()))}
     raw = {
         "seeds": found.seeds,
         "tuning": {name: _tuning(of) for name, of in tuned.items()},
         "results": {name: _figures(of) for name, of in systems.items()},
+        "values": {name: _values(of.value) for name, of in systems.items() if of.value},
         "judges": {of.name: _figures(of) for of in found.judges},
         "claims": [_values(claim) for claim in found.claims],
         "curves": [_values(curve) for curve in found.curves],
