@@ -88,7 +88,7 @@ def test_a_cache_also_with_activation_checkpointing(
     assert starts[0] == 0
     assert len(cached) > 3 * 4
     assert all(c.tokens == 1 for i, c in enumerate(cached) if i not in starts)
-    # What is neither optimised nor generated: the KL of each rollout; with LoRA judging and reference log-probs as well.
+    # Neither optimised nor generated: the KL of each rollout, and with LoRA judging and reference log-probs.
     rest = [c for c in calls if not c.training and not c.sampling]
     assert len(rest) == 3 if lora is None else len(rest) >= 3 * 3
     # The Trainer switches to training mode with the first step; from then on every rollout has to come back to it.
