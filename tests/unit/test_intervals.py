@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -139,7 +140,9 @@ def test_kappa_at_its_ends():
 def test_brier_by_hand():
     assert brier_score([0.9, 0.4], [True, True]) == pytest.approx((0.01 + 0.36) / 2)
     assert brier_score([0.5] * 3, [True, False, True]) == 0.25
-    assert math.isnan(brier_score([], []))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as numpy's, of the mean of nothing
+        assert math.isnan(brier_score([], []))
 
 
 def simulated(rng, n: int, quality: float, phi: float):

@@ -105,7 +105,7 @@ def test_bound_by_hand():
     assert failure_bound(1, 1, 0.3, 0.7) == pytest.approx(0.7)  # no match, only the draw
     assert failure_bound(1, 1, 0.3, 0.4) == pytest.approx(0.7)
     assert failure_bound(8, 1, 0.5, 0.7) == 1  # one comparison: nothing is guaranteed
-    assert failure_bound(8, 1000, 0.5, 0.4) == 1
+    assert failure_bound(8, 1000, 0.5, 0.4) == failure_bound(2, 1000, 0.5, 0.4) == 1
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 16])

@@ -52,6 +52,15 @@ def test_the_number_of_bins() -> None:
     assert [b.accuracy.n for b in bins] == [2, 1]
 
 
+def test_five_bins_unless_told_otherwise() -> None:
+    assert [b.accuracy.n for b in reliability([0.59, 0.61, 0.69, 0.79, 0.89, 0.91], [True] * 6)] == [1, 2, 1, 1, 1]
+
+
+def test_what_lies_below_one_half_is_in_the_first_bin() -> None:
+    (found,) = reliability([0.1, 0.5], [False, True])
+    assert (found.confidence, found.accuracy.rate, found.accuracy.n) == (pytest.approx(0.3), 0.5, 2)
+
+
 def test_perfect_calibration_has_no_error_and_nothing_has_none() -> None:
     # Confidence .75 and three of four right.
     bins = reliability([0.75] * 4, [True, True, True, False])

@@ -20,7 +20,7 @@ from selfjudge.records import Comparison, Completion, Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
-from selfjudge.tournament import play, self_reject
+from selfjudge.tournament import RunningBracket, play, self_reject
 
 SCORE = re.compile(r"\n[AB]: score (\d+)")
 
@@ -53,6 +53,8 @@ class ScoreEngine:
     def sample(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
     ) -> list[list[Completion]]:
+        if progress:
+            progress(len(prompts))
         return [
             [Completion(ids=(1,), text=f"score {len(prompt) * i % 7}", finish_reason="stop") for i in range(params.n)]
             for prompt in prompts
@@ -164,9 +166,42 @@ def test_progress_counts_every_judgment_prompt(judge: Judge) -> None:
 
 def test_self_rejection_samples_judges_and_answers(judge: Judge, engine: ScoreEngine) -> None:
     prompts = ["Name two things.", (Message(role="user", content="q"),)]
-    answers = self_reject(engine, engine.chat, judge, prompts, SamplingParams(n=4, seed=3))
+    sampled: list[int] = []
+    answers = self_reject(engine, engine.chat, judge, prompts, SamplingParams(n=4, seed=3), sampled.append)
+    assert sampled == [2]  # prompts; the judgments are not counted
     assert [a.prompt for a in answers] == [(Message(role="user", content="Name two things."),), prompts[1]]
     for i, answer in enumerate(answers):
         assert len(answer.candidates) == 4
         assert answer.winner == max(answer.candidates, key=lambda text: int(text.split()[1]))
         assert answer.bracket.seed == 3 + i
+
+
+def test_a_round_is_decided_in_any_order(judge: Judge) -> None:
+    texts = ["score 5", "score 1", "score 3", "score 2"]
+    running = RunningBracket(PROMPT, texts, seed=1, id_prefix="p:")
+    (a, b), (c, d) = running.state.pairings()
+    comparisons = running.comparisons()
+    assert [comparison.id for comparison in comparisons] == [f"p:{a}-{b}", f"p:{c}-{d}"]
+    first, second = judge.judge(comparisons)
+    match = running.decide(1, second)
+    ahead, behind = (c, d) if texts[c] > texts[d] else (d, c)
+    assert (match.a, match.b, match.winner, match.round) == (c, d, ahead, 0)
+    # Half a round: the winner has won once, the two of the other match not yet, and the loser is out.
+    assert running.placing() == (ahead, a, b, behind)
+    assert running.matches == [match]
+    assert (running.state.round, running.finished) == (0, False)
+    running.decide(0, first)
+    assert [(m.a, m.b) for m in running.matches] == [(a, b), (c, d)]  # in the order of the pairings
+    assert running.state.round == 1
+    running.take(judge.judge(running.comparisons()))
+    assert running.finished
+    assert running.bracket() == play(judge, [PROMPT], [texts], seed=1)[0]
+
+
+def test_a_bracket_is_whole_or_not_there(judge: Judge) -> None:
+    running = RunningBracket(PROMPT, ["score 1", "score 2", "score 3"], seed=0)
+    with pytest.raises(ValueError, match="not finished"):
+        running.bracket()
+    verdicts = judge.judge(running.comparisons())
+    with pytest.raises(ValueError, match="zip"):
+        running.take([*verdicts, *verdicts])
