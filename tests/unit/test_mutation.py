@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mutation.order import quickest_first
 from mutation.run import SURVIVORS, Mutant, Result, change_of, compare, listed, patterns, results
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +87,16 @@ def test_modules_are_named_as_paths_or_as_imports() -> None:
         "selfjudge.judge.*",
         "selfjudge.training.pairing.*",
     ]
+
+
+def test_the_quickest_tests_come_first(tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    items = [SimpleNamespace(nodeid=name) for name in "abcd"]
+    quickest_first(items, stats)  # type: ignore[arg-type]
+    assert [item.nodeid for item in items] == ["a", "b", "c", "d"]
+    stats.write_text('{"duration_by_test": {"a": 3.0, "b": 0.5, "d": 1.5}}')
+    quickest_first(items, stats)  # type: ignore[arg-type]
+    assert [item.nodeid for item in items] == ["c", "b", "d", "a"]
 
 
 def test_the_lists_can_be_read_and_name_functions_that_exist() -> None:

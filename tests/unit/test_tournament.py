@@ -115,6 +115,35 @@ def test_prompts_are_played_in_groups_that_the_engine_remembers(judge: Judge) ->
     assert engine.batches == [8, 4, 8, 4, 4, 2]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "remembered", "batches"),
+    [
+        # Candidates of each prompt; what the engine remembers, in judgments of this length; judgments of each call: two
+        # for each match of a round. One candidate alone is not judged.
+        ([4, 1, 2, 4], 6, [6, 2, 4, 2]),  # 4 + 0 + 2 just fit
+        ([4, 4, 2], 6, [4, 2, 6, 2]),  # as they do in the second group
+        ([4, 1, 2, 4], 5, [4, 2, 2, 4, 2]),
+        ([1, 4, 2], 1, [4, 2, 2]),  # each is larger than what is remembered
+        ([1, 1, 2], 0, [2]),
+        ([2, 2, 2], 4, [4, 2]),
+    ],
+)
+def test_groups_are_as_large_as_what_the_engine_remembers(
+    judge: Judge, sizes: list[int], remembered: int, batches: list[int]
+) -> None:
+    texts = [[f"score {(3 * i + j) % 5}" for j in range(n)] for i, n in enumerate(sizes)]
+    prompts, engine = [PROMPT] * len(sizes), judge.engine
+    together = play(judge, prompts, texts, seed=7)
+    pair = Comparison(id="", prompt=PROMPT, response_a="score 1", response_b="score 2")
+    engine.remembers = remembered * judge.longest_prompt(pair)
+    engine.batches.clear()
+    try:
+        assert play(judge, prompts, texts, seed=7) == together
+    finally:
+        engine.remembers = None
+    assert engine.batches == batches
+
+
 def test_no_candidates_and_uneven_lists_are_errors(judge: Judge) -> None:
     with pytest.raises(ValueError, match="at least one candidate"):
         play(judge, [PROMPT, PROMPT], [["score 1"], []])
