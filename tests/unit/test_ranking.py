@@ -99,7 +99,9 @@ def test_the_order_of_names_and_sides_changes_nothing():
     turned = [Outcome(o.prompt, o.b, o.a, 1 - o.score) for o in reversed(data)]
     assert scores(rank_systems(turned)) == pytest.approx(scores(rank_systems(data)), abs=1e-7)
     assert rank_systems(data) == rank_systems(data)  # seeded
-    assert rank_systems(data, seed=1).systems != rank_systems(data).systems
+    other = rank_systems(data, seed=1)
+    assert other.systems != rank_systems(data).systems
+    assert rate(other, "a", "b") == bootstrap_rate([1] * 6 + [0] * 2, seed=1) != rate(rank_systems(data), "a", "b")
 
 
 def test_outcomes_of_one_prompt_and_pair_count_once():

@@ -18,6 +18,12 @@ def test_wilson_equals_scipy(hits: int, n: int) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_an_interval_ends_at_0_and_at_1() -> None:
+    # Rounding alone would put these ends a little beyond.
+    assert proportion(9, 9).high == proportion(26, 26).high == 1.0
+    assert proportion(0, 21).low == proportion(0, 36).low == 0.0
+
+
 def test_no_case_says_nothing() -> None:
     found = proportion(0, 0)
     assert math.isnan(found.rate)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from selfjudge.core.bracket import tie_winner
 from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.errors import DataError
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Message
 from selfjudge.templates.chat import ChatEncoder
@@ -115,6 +116,18 @@ def test_prompts_are_played_in_groups_that_the_engine_remembers(judge: Judge) ->
     assert engine.batches == [8, 4, 8, 4, 4, 2]
 
 
+def test_a_prompts_first_two_candidates_say_how_long_its_judgments_are(judge: Judge, engine: ScoreEngine) -> None:
+    texts = [["score 1", "score 2 " + "fox " * 5, "score 3 " + "fox " * 20]] * 3
+    pair = Comparison(id="", prompt=PROMPT, response_a=texts[0][0], response_b=texts[0][1])
+    engine.remembers = 2 * 3 * judge.longest_prompt(pair)  # two prompts
+    engine.batches.clear()
+    try:
+        play(judge, [PROMPT] * 3, texts)
+    finally:
+        engine.remembers = None
+    assert engine.batches == [4, 4, 2, 2]  # three candidates are one match, then one
+
+
 @pytest.mark.parametrize(
     ("sizes", "remembered", "batches"),
     [
@@ -176,6 +189,18 @@ def test_the_draw_is_by_seed_and_position(tournament: Callable[..., list]) -> No
     assert tournament(rows[:1], 9)[0].order == first[1].order  # prompt i uses seed + i
 
 
+def test_the_first_draw_is_that_of_seed_0(judge: Judge) -> None:
+    candidates = [f"score {i}" for i in range(6)]
+    (found,) = play(judge, [PROMPT], [candidates])
+    assert found == play(judge, [PROMPT], [candidates], seed=0)[0] != play(judge, [PROMPT], [candidates], seed=1)[0]
+
+
+def test_a_match_that_does_not_fit_is_named_by_prompt_and_candidates(judge: Judge) -> None:
+    texts = [["score 1", "score 2"], ["score 1", "score 2 " + "fox " * 250]]
+    with pytest.raises(DataError, match=r"Row '1:(0-1|1-0)'"):
+        play(judge, [PROMPT] * 2, texts)
+
+
 def test_a_tie_is_called_and_decided_by_the_coin(tournament: Callable[..., list]) -> None:
     winners = []
     for seed in range(60):
@@ -211,6 +236,7 @@ def test_a_round_is_decided_in_any_order(judge: Judge) -> None:
     (a, b), (c, d) = running.state.pairings()
     comparisons = running.comparisons()
     assert [comparison.id for comparison in comparisons] == [f"p:{a}-{b}", f"p:{c}-{d}"]
+    assert RunningBracket(PROMPT, texts, seed=1).comparisons()[0].id == f"{a}-{b}"
     first, second = judge.judge(comparisons)
     match = running.decide(1, second)
     ahead, behind = (c, d) if texts[c] > texts[d] else (d, c)
