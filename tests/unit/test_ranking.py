@@ -99,9 +99,15 @@ def test_the_order_of_names_and_sides_changes_nothing():
     turned = [Outcome(o.prompt, o.b, o.a, 1 - o.score) for o in reversed(data)]
     assert scores(rank_systems(turned)) == pytest.approx(scores(rank_systems(data)), abs=1e-7)
     assert rank_systems(data) == rank_systems(data)  # seeded
-    other = rank_systems(data, seed=1)
-    assert other.systems != rank_systems(data).systems
-    assert rate(other, "a", "b") == bootstrap_rate([1] * 6 + [0] * 2, seed=1) != rate(rank_systems(data), "a", "b")
+    assert rank_systems(data, seed=1).systems != rank_systems(data).systems
+
+
+def test_the_seed_is_that_of_the_rates_too():
+    scored = np.random.default_rng(0).random(30).tolist()
+    found = [rate(rank_systems((Outcome(str(i), "a", "b", s) for i, s in enumerate(scored)), seed), "a", "b")
+             for seed in (0, 1)]  # fmt: skip
+    assert found == [bootstrap_rate(scored, 0), bootstrap_rate(scored, 1)]
+    assert found[0] != found[1]
 
 
 def test_outcomes_of_one_prompt_and_pair_count_once():
