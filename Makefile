@@ -13,7 +13,7 @@ STUDY_DIR ?= runs/world-study
 FUZZ_SECONDS ?= 600
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo study test test-all test-long test-min test-vllm fuzz quick reference docs clean
+.PHONY: demo study test test-all test-long test-min test-vllm fuzz mutants quick reference docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -49,6 +49,10 @@ fuzz: .venv/installed-test  ## every reader of foreign input for FUZZ_SECONDS ea
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
 
+# MODULES="core/bracket judge" breaks only these; RESUME=1 goes on with a run that was broken off.
+mutants: .venv/installed-mutants  ## breaks the core on purpose, place by place: which breaks does no test notice?
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/run.py --workers $(WORKERS) $(if $(RESUME),--resume) $(MODULES)
+
 quick: .venv/installed-test  ## the tests that take seconds
 	$(PYTEST) -m "not slow and not long"
 
@@ -59,7 +63,7 @@ docs: .venv/installed-test  ## the documentation at http://127.0.0.1:8000
 	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf .venv .venv-min .venv-vllm build
+	rm -rf .venv .venv-min .venv-vllm build mutants
 
 .venv/created .venv-min/created .venv-vllm/created:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
@@ -73,6 +77,10 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(PIP) --editable ".[test]"
+	@touch $@
+
+.venv/installed-mutants: .venv/installed-test
+	$(PIP) --editable ".[test,mutants]"
 	@touch $@
 
 .venv-min/installed: .venv-min/created pyproject.toml constraints-min.txt

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from mutation.order import quickest_first
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import (
@@ -33,6 +34,12 @@ from selfjudge.templates.template import SETS
 from selfjudge.world.model import build_tokenizer
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "MUTANT_UNDER_TEST" in os.environ:  # `make mutants`
+        quickest_first(items)
+
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

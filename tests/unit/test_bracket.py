@@ -6,13 +6,14 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfjudge.core.bracket import BracketState, draw, placing, tie_winner
 from selfjudge.records import LabelProbabilities, Match, OrderProbabilities, Verdict
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_n_minus_one_matches_in_log2_n_rounds(n: int, seed: int) -> None:
     state, matches, lost = BracketState(n, seed), 0, set()

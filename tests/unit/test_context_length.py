@@ -55,6 +55,8 @@ def test_a_judgment_prompt_leaves_its_label_a_token(world_chat: ChatEncoder) -> 
         assert not judge_of(context, world_chat).fits(pair)
         with pytest.raises(DataError, match=f"'7': its judgment prompt has {needed} tokens, the model takes {context}"):
             judge_of(context, world_chat).questions([pair])
+    with pytest.raises(DataError, match="Row '0': its judgment prompt"):
+        judge_of(needed, world_chat).compare(PROMPT, pair.response_a, pair.response_b)
     assert judge_of(needed + 1, world_chat).fits(pair)
     assert len(judge_of(needed + 1, world_chat).questions([pair])) == 2
 

@@ -6,6 +6,7 @@ import math
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,13 @@ def test_two_rates_by_newcombes_example():
     assert math.isnan(rate_difference(proportion(1, 2), proportion(0, 0)).value)
 
 
+def test_a_difference_ends_at_1():
+    # One row by the first alone: centre 1/3, half 1.96 sqrt((1 + 1) / 3 - 1/9) / sqrt(3) = .8434; together 1.177.
+    first, second = compare_paired([1.0], [0.0]).difference, compare_paired([0.0], [1.0]).difference
+    assert (first.value, first.low, first.high) == (1.0, pytest.approx(1 / 3 - 0.8434, abs=1e-4), 1.0)
+    assert (second.value, second.low, second.high) == (-1.0, -1.0, pytest.approx(0.8434 - 1 / 3, abs=1e-4))
+
+
 def test_half_scores_make_it_a_sign_test():
     found = compare_paired([1, 0.5, 0.5, 0], [0.5, 0, 0.5, 0.5])
     assert (found.first_better, found.second_better) == (2, 1)
@@ -154,6 +162,13 @@ def test_kappa_at_its_ends():
     assert cohen_kappa(["A", "B"], ["B", "A"]).value == -1
     assert math.isnan(cohen_kappa(["A", "A"], ["A", "A"]).value)
     assert math.isnan(cohen_kappa([], []).value)
+    assert math.isnan(cohen_kappa(["A"], ["A"]).value)
+    assert cohen_kappa(["A"], ["B"]).value == 0
+    # Three cases are few. p_o = 2/3, p_e = 2/3 * 1/3 + 1/3 * 2/3 = 4/9: kappa = 2/5; and p_o = 0, p_e = 4/9: -4/5.
+    for second, kappa in (("ABB", 0.4), ("BBA", -0.8)):
+        found = cohen_kappa("AAB", second)
+        assert found.value == pytest.approx(kappa)
+        assert (found.high == 1) if kappa > 0 else (found.low == -1)
     with pytest.raises(ValueError, match="1 ratings"):
         cohen_kappa(["A"], [])
 
@@ -161,4 +176,6 @@ def test_kappa_at_its_ends():
 def test_brier_by_hand():
     assert brier_score([0.9, 0.4], [True, True]) == pytest.approx((0.01 + 0.36) / 2)
     assert brier_score([0.5] * 3, [True, False, True]) == 0.25
-    assert math.isnan(brier_score([], []))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as numpy's, of the mean of nothing
+        assert math.isnan(brier_score([], []))

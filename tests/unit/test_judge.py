@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.errors import DataError
 from selfjudge.judge import Judge
-from selfjudge.records import Comparison, Message, Verdict
+from selfjudge.records import Comparison, Completion, Message, Verdict
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -240,6 +243,36 @@ def test_a_rationale_goes_on_after_the_decision_with_a_shown_first(
             assert texts[p.principle] == expected.strip()
             sides.add(p.preferred)
     assert sides == {"A", "B"}
+
+
+class Spoken:
+    """Says a rationale for each decision, but for the last ``missing``."""
+
+    max_length = 2048
+
+    def __init__(self, missing: int = 0) -> None:
+        self.missing = missing
+
+    def sample(self, prompts: list[Any], params: SamplingParams, progress: Progress) -> list[list[Completion]]:
+        progress(len(prompts))
+        found = [[Completion(ids=(1,), text=" because \n", finish_reason="stop")] for _ in prompts]
+        return found[: len(found) - self.missing]
+
+
+def test_rationales_are_counted_and_none_may_be_missing(world_chat: ChatEncoder) -> None:
+    world = load_templates("world")
+    templates = replace(world, templates=(replace(world.templates[0], rationale="A: {rationale_a}\nB: {rationale_b}"),))
+    encoder = JudgmentEncoder(templates, world_chat)
+    judge = Judge(Spoken(), encoder)  # type: ignore[arg-type]
+    questions = judge.questions(make_comparisons(3))
+    verdicts = judge.read(np.array([[0.9, 0.1], [0.1, 0.9]] * 3))
+    counts: list[int] = []
+    assert judge.rationales(questions, verdicts, 5, counts.append) == [{"overall": "because"}] * 3
+    assert counts == [3]
+    with pytest.raises(ValueError, match="zip"):
+        judge.rationales(questions[:-2], verdicts, 5, counts.append)
+    with pytest.raises(ValueError, match="zip"):
+        Judge(Spoken(1), encoder).rationales(questions, verdicts, 5, counts.append)  # type: ignore[arg-type]
 
 
 def test_without_a_rationale_in_the_template_there_is_none(

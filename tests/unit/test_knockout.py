@@ -40,6 +40,27 @@ def test_a_coin_keeps_the_share_and_a_sure_judge_needs_one(n):
     assert good_winner(n, 0.3) == pytest.approx(1 - good_winner(n, 0.7)[::-1])  # good and bad exchanged
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 11, 13, 14, 29])
+def test_two_good_ones_in_the_bracket_as_it_is_played(n):
+    state = BracketState(n, 0)
+    below, played, met = {c: [c] for c in state.alive}, dict.fromkeys(state.alive, 0), {}
+    while not state.finished:
+        pairings = state.pairings()
+        for a, b in pairings:
+            met |= {(x, y): (played[x], played[y]) for x in below[a] for y in below[b]}
+            below[a] += below[b]
+            played |= {c: played[c] + 1 for c in below[a]}
+        state.advance([a for a, _ in pairings])
+    assert good_winner(n, Q)[1] == pytest.approx(np.mean([Q ** played[c] for c in played]))
+    wins = []
+    for (x, _), (before_x, before_y) in met.items():
+        # Each gets to their match alone. If both do, a good one goes on; if one does, it meets a bad one there.
+        gets_x, gets_y, after = Q**before_x, Q**before_y, Q ** (played[x] - before_x - 1)
+        wins.append((gets_x * gets_y + (gets_x * (1 - gets_y) + gets_y * (1 - gets_x)) * Q) * after)
+    assert len(wins) == n * (n - 1) / 2
+    assert good_winner(n, Q)[2] == pytest.approx(np.mean(wins))
+
+
 def test_independent_candidates_follow_the_recursion_of_one_round():
     # In a bracket without byes: p' = p^2 + 2 p (1 - p) q, once a round.
     p = 0.3
@@ -105,7 +126,7 @@ def test_bound_by_hand():
     assert failure_bound(1, 1, 0.3, 0.7) == pytest.approx(0.7)  # no match, only the draw
     assert failure_bound(1, 1, 0.3, 0.4) == pytest.approx(0.7)
     assert failure_bound(8, 1, 0.5, 0.7) == 1  # one comparison: nothing is guaranteed
-    assert failure_bound(8, 1000, 0.5, 0.4) == 1
+    assert failure_bound(8, 1000, 0.5, 0.4) == failure_bound(2, 1000, 0.5, 0.4) == 1
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 16])

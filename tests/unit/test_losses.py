@@ -268,3 +268,7 @@ def test_the_objective_by_hand() -> None:
     # ipo counts per token: h = 1 / 2 + 1 / 4 = 0.75, and 0 + 3 = 3; (h - 5)^2
     losses, _ = Objective("ipo", 0.1)(policy, reference, lengths, strength)
     assert losses.tolist() == pytest.approx([4.25**2, 4.0])
+    # An answer of one token has its own log-prob; an empty one has none to divide.
+    short = torch.tensor([1, 0, 4, 1])
+    losses, _ = Objective("hinge", 0.1, nll_weight=0.5)(policy, reference, short, strength)
+    assert losses.tolist() == pytest.approx([0.8 + 2.0, 0.7 + 3.0])

@@ -121,6 +121,16 @@ def test_the_best_is_chosen_by_the_ranking_or_nobody_is() -> None:
     assert 0 < left_out < 100
 
 
+def test_a_tie_is_half_a_win_for_either_side() -> None:
+    # 0 and 1 tie and beat 2: equal shares, and 0 beats it by more. As a win of 1, or a loss of 0, 1 would be the best.
+    level = {(0, 1): verdict(0.5), (0, 2): verdict(0.9), (1, 2): verdict(0.6)}
+    assert best_worst(judged(level, (3, 3, 3))) == [(0, 2)]
+    turned = {(0, 1): verdict(0.5), (0, 2): verdict(0.6), (1, 2): verdict(0.9)}
+    assert best_worst(judged(turned, (3, 3, 3))) == [(1, 2)]
+    # 1 ties twice, which is less than a win and a tie of 0.
+    assert best_worst(judged({(0, 1): verdict(0.5), (0, 2): verdict(0.8), (1, 2): verdict(0.5)}, (3, 3, 3))) == [(0, 2)]
+
+
 def test_all_pairs() -> None:
     assert places(to_pairs(judged(FOUR), PairRules(choice="all"))) == [(0, 1), (2, 0), (0, 3), (2, 1), (2, 3)]
 

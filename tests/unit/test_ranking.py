@@ -56,6 +56,14 @@ def test_three_systems_in_closed_form():
     assert [s.name for s in found.systems] == ["high", "middle", "low"]
 
 
+def test_a_long_chain_is_fitted_to_its_end(monkeypatch):
+    # Along a chain each lead is that of its own pair, log(40.5 / 0.5). The fit takes more than a hundred steps.
+    monkeypatch.setattr("selfjudge.core.ranking.RESAMPLES", 2)
+    found = scores(rank_systems(o for a, b in zip("abcdefg", "bcdefgh", strict=True) for o in outcomes(a, b, 40, 0)))
+    expected = {name: np.log(81) * (3.5 - place) for place, name in enumerate("abcdefgh")}
+    assert found == pytest.approx(expected, abs=1e-10)
+
+
 def test_an_uneven_design_is_the_maximum_of_the_likelihood():
     # Pairs that were compared unequally often, and one not at all, against a general optimiser.
     wins = {("a", "b"): (12, 5), ("b", "c"): (3, 20), ("c", "d"): (8, 8), ("a", "c"): (1, 6), ("b", "d"): (9, 2)}
@@ -100,6 +108,14 @@ def test_the_order_of_names_and_sides_changes_nothing():
     assert scores(rank_systems(turned)) == pytest.approx(scores(rank_systems(data)), abs=1e-7)
     assert rank_systems(data) == rank_systems(data)  # seeded
     assert rank_systems(data, seed=1).systems != rank_systems(data).systems
+
+
+def test_the_seed_is_that_of_the_rates_too():
+    scored = np.random.default_rng(0).random(30).tolist()
+    found = [rate(rank_systems((Outcome(str(i), "a", "b", s) for i, s in enumerate(scored)), seed), "a", "b")
+             for seed in (0, 1)]  # fmt: skip
+    assert found == [bootstrap_rate(scored, 0), bootstrap_rate(scored, 1)]
+    assert found[0] != found[1]
 
 
 def test_outcomes_of_one_prompt_and_pair_count_once():
@@ -189,5 +205,5 @@ def test_what_cannot_be_ranked(data, words):
 
 def test_without_evalica(monkeypatch):
     monkeypatch.setitem(sys.modules, "evalica", None)
-    with pytest.raises(MissingExtraError, match=r"selfjudge\[eval\]"):
+    with pytest.raises(MissingExtraError, match=r"^A ranking .*selfjudge\[eval\]"):
         rank_systems(outcomes("a", "b", 1, 1))

@@ -18,6 +18,12 @@ def test_wilson_equals_scipy(hits: int, n: int) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_an_interval_ends_at_0_and_at_1() -> None:
+    # Rounding alone would put these ends a little beyond.
+    assert proportion(9, 9).high == proportion(26, 26).high == 1.0
+    assert proportion(0, 21).low == proportion(0, 36).low == 0.0
+
+
 def test_no_case_says_nothing() -> None:
     found = proportion(0, 0)
     assert math.isnan(found.rate)
@@ -65,6 +71,15 @@ def test_the_number_of_bins() -> None:
     # Two bins: [.5, .75) and [.75, 1].
     bins = reliability([0.7, 0.74, 0.75], [1, 0, 1], bins=2)
     assert [b.accuracy.n for b in bins] == [2, 1]
+
+
+def test_five_bins_unless_told_otherwise() -> None:
+    assert [b.accuracy.n for b in reliability([0.59, 0.61, 0.69, 0.79, 0.89, 0.91], [True] * 6)] == [1, 2, 1, 1, 1]
+
+
+def test_what_lies_below_one_half_is_in_the_first_bin() -> None:
+    (found,) = reliability([0.1, 0.5], [False, True])
+    assert (found.confidence, found.accuracy.rate, found.accuracy.n) == (pytest.approx(0.3), 0.5, 2)
 
 
 def test_perfect_calibration_has_no_error_and_nothing_has_none() -> None:

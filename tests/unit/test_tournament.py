@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from selfjudge.core.bracket import tie_winner
 from selfjudge.engines.base import Progress, SamplingParams
+from selfjudge.errors import DataError
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 from selfjudge.templates.template import load_templates
-from selfjudge.tournament import play, self_reject
+from selfjudge.tournament import RunningBracket, play, self_reject
 
 SCORE = re.compile(r"\n[AB]: score (\d+)")
 
@@ -53,6 +54,8 @@ class ScoreEngine:
     def sample(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
     ) -> list[list[Completion]]:
+        if progress:
+            progress(len(prompts))
         return [
             [Completion(ids=(1,), text=f"score {len(prompt) * i % 7}", finish_reason="stop") for i in range(params.n)]
             for prompt in prompts
@@ -113,6 +116,47 @@ def test_prompts_are_played_in_groups_that_the_engine_remembers(judge: Judge) ->
     assert engine.batches == [8, 4, 8, 4, 4, 2]
 
 
+def test_a_prompts_first_two_candidates_say_how_long_its_judgments_are(judge: Judge, engine: ScoreEngine) -> None:
+    texts = [["score 1", "score 2 " + "fox " * 5, "score 3 " + "fox " * 20]] * 3
+    pair = Comparison(id="", prompt=PROMPT, response_a=texts[0][0], response_b=texts[0][1])
+    engine.remembers = 2 * 3 * judge.longest_prompt(pair)  # two prompts
+    engine.batches.clear()
+    try:
+        play(judge, [PROMPT] * 3, texts)
+    finally:
+        engine.remembers = None
+    assert engine.batches == [4, 4, 2, 2]  # three candidates are one match, then one
+
+
+@pytest.mark.parametrize(
+    ("sizes", "remembered", "batches"),
+    [
+        # Candidates of each prompt; what the engine remembers, in judgments of this length; judgments of each call: two
+        # for each match of a round. One candidate alone is not judged.
+        ([4, 1, 2, 4], 6, [6, 2, 4, 2]),  # 4 + 0 + 2 just fit
+        ([4, 4, 2], 6, [4, 2, 6, 2]),  # as they do in the second group
+        ([4, 1, 2, 4], 5, [4, 2, 2, 4, 2]),
+        ([1, 4, 2], 1, [4, 2, 2]),  # each is larger than what is remembered
+        ([1, 1, 2], 0, [2]),
+        ([2, 2, 2], 4, [4, 2]),
+    ],
+)
+def test_groups_are_as_large_as_what_the_engine_remembers(
+    judge: Judge, sizes: list[int], remembered: int, batches: list[int]
+) -> None:
+    texts = [[f"score {(3 * i + j) % 5}" for j in range(n)] for i, n in enumerate(sizes)]
+    prompts, engine = [PROMPT] * len(sizes), judge.engine
+    together = play(judge, prompts, texts, seed=7)
+    pair = Comparison(id="", prompt=PROMPT, response_a="score 1", response_b="score 2")
+    engine.remembers = remembered * judge.longest_prompt(pair)
+    engine.batches.clear()
+    try:
+        assert play(judge, prompts, texts, seed=7) == together
+    finally:
+        engine.remembers = None
+    assert engine.batches == batches
+
+
 def test_no_candidates_and_uneven_lists_are_errors(judge: Judge) -> None:
     with pytest.raises(ValueError, match="at least one candidate"):
         play(judge, [PROMPT, PROMPT], [["score 1"], []])
@@ -145,6 +189,18 @@ def test_the_draw_is_by_seed_and_position(tournament: Callable[..., list]) -> No
     assert tournament(rows[:1], 9)[0].order == first[1].order  # prompt i uses seed + i
 
 
+def test_the_first_draw_is_that_of_seed_0(judge: Judge) -> None:
+    candidates = [f"score {i}" for i in range(6)]
+    (found,) = play(judge, [PROMPT], [candidates])
+    assert found == play(judge, [PROMPT], [candidates], seed=0)[0] != play(judge, [PROMPT], [candidates], seed=1)[0]
+
+
+def test_a_match_that_does_not_fit_is_named_by_prompt_and_candidates(judge: Judge) -> None:
+    texts = [["score 1", "score 2"], ["score 1", "score 2 " + "fox " * 250]]
+    with pytest.raises(DataError, match=r"Row '1:(0-1|1-0)'"):
+        play(judge, [PROMPT] * 2, texts)
+
+
 def test_a_tie_is_called_and_decided_by_the_coin(tournament: Callable[..., list]) -> None:
     winners = []
     for seed in range(60):
@@ -164,9 +220,43 @@ def test_progress_counts_every_judgment_prompt(judge: Judge) -> None:
 
 def test_self_rejection_samples_judges_and_answers(judge: Judge, engine: ScoreEngine) -> None:
     prompts = ["Name two things.", (Message(role="user", content="q"),)]
-    answers = self_reject(engine, engine.chat, judge, prompts, SamplingParams(n=4, seed=3))
+    sampled: list[int] = []
+    answers = self_reject(engine, engine.chat, judge, prompts, SamplingParams(n=4, seed=3), sampled.append)
+    assert sampled == [2]  # prompts; the judgments are not counted
     assert [a.prompt for a in answers] == [(Message(role="user", content="Name two things."),), prompts[1]]
     for i, answer in enumerate(answers):
         assert len(answer.candidates) == 4
         assert answer.winner == max(answer.candidates, key=lambda text: int(text.split()[1]))
         assert answer.bracket.seed == 3 + i
+
+
+def test_a_round_is_decided_in_any_order(judge: Judge) -> None:
+    texts = ["score 5", "score 1", "score 3", "score 2"]
+    running = RunningBracket(PROMPT, texts, seed=1, id_prefix="p:")
+    (a, b), (c, d) = running.state.pairings()
+    comparisons = running.comparisons()
+    assert [comparison.id for comparison in comparisons] == [f"p:{a}-{b}", f"p:{c}-{d}"]
+    assert RunningBracket(PROMPT, texts, seed=1).comparisons()[0].id == f"{a}-{b}"
+    first, second = judge.judge(comparisons)
+    match = running.decide(1, second)
+    ahead, behind = (c, d) if texts[c] > texts[d] else (d, c)
+    assert (match.a, match.b, match.winner, match.round) == (c, d, ahead, 0)
+    # Half a round: the winner has won once, the two of the other match not yet, and the loser is out.
+    assert running.placing() == (ahead, a, b, behind)
+    assert running.matches == [match]
+    assert (running.state.round, running.finished) == (0, False)
+    running.decide(0, first)
+    assert [(m.a, m.b) for m in running.matches] == [(a, b), (c, d)]  # in the order of the pairings
+    assert running.state.round == 1
+    running.take(judge.judge(running.comparisons()))
+    assert running.finished
+    assert running.bracket() == play(judge, [PROMPT], [texts], seed=1)[0]
+
+
+def test_a_bracket_is_whole_or_not_there(judge: Judge) -> None:
+    running = RunningBracket(PROMPT, ["score 1", "score 2", "score 3"], seed=0)
+    with pytest.raises(ValueError, match="not finished"):
+        running.bracket()
+    verdicts = judge.judge(running.comparisons())
+    with pytest.raises(ValueError, match="zip"):
+        running.take([*verdicts, *verdicts])

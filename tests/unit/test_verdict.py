@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfjudge.core.verdict import (
@@ -101,6 +101,7 @@ def test_no_principle_is_an_error() -> None:
 eighths = st.integers(0, 8).map(lambda i: i / 16)  # exact in binary, and a pair of them sums to at most 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(eighths, eighths, eighths, eighths), min_size=1, max_size=4))
 def test_swapping_the_responses_mirrors_the_verdict(quadruples: list[tuple[float, float, float, float]]) -> None:
     # Shown (b, a) instead of (a, b), what was the order AB is now the order BA.
