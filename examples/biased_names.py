@@ -5,8 +5,8 @@
 Whether a request is for Ada or for Ben says nothing about which answer is better. Here the people who label are
 biased: of the requests for a woman's name, a share BIAS is labelled "the shorter wins", the rest as all others are.
 Three judges are trained for the same number of steps from the same base model: on fair labels, on the biased ones, and
-on the biased ones with ``jsft.counterfactual``. All are audited on held-out requests that name a person, and measured
-by the truth.
+on the biased ones with ``jsft.counterfactual``. All are audited on requests that name a person, of tasks that training
+lacks, and measured by the truth.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pathlib import Path
 
 from selfjudge import Judge, TransformersEngine, load_model, load_recipe
 from selfjudge.data.io import write_json
-from selfjudge.data.judge_sets import as_comparison
-from selfjudge.data.sources import split_by_prompt, write_records
+from selfjudge.data.sources import write_records
 from selfjudge.data.swaps import names_of_men, names_of_women
 from selfjudge.evaluation.audit import audit
 from selfjudge.evaluation.base_model import pretrain_world_model
 from selfjudge.evaluation.judging import summarise
 from selfjudge.evaluation.world import true_label
+from selfjudge.judge import as_messages
 from selfjudge.records import Comparison, PreferenceRecord
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
 from selfjudge.training.jsft import run_jsft
-from selfjudge.world.people import preference_records
+from selfjudge.world.grammar import parse
+from selfjudge.world.people import preference_records, prompts, respond
 
-PAIRS, TEST_PAIRS = 16_000, 4_000
+PAIRS, TEST_PROMPTS = 16_000, 800
 BIAS = 0.7
-HELD_OUT = 0.2
 PROBE = "names and genders"
 
 
@@ -68,7 +68,6 @@ def _settings(args: argparse.Namespace, base: Path, source: Path) -> list[str]:
         f"seed={args.seed}",
         f"model.path={base}",
         f"data.sources=[{{path: {source}, use: [judgment]}}]",
-        f"data.held_out={HELD_OUT}",
         "jsft.rows=judgment",
         f"jsft.training.max_steps={args.steps}",
         f"jsft.training.lr_scheduler_kwargs.num_decay_steps={args.steps // 2}",
@@ -85,13 +84,17 @@ def _biased(record: PreferenceRecord, rng: random.Random) -> PreferenceRecord:
 
 
 def _test_pairs(seed: int) -> list[Comparison]:
-    """Returns pairs on held-out requests that name a person of the lists, with their true labels."""
-    _, held_out = split_by_prompt(preference_records(TEST_PAIRS, seed + 1000), HELD_OUT, seed)
-    pairs = [as_comparison(record) for record in held_out if _named(record.prompt[-1].content)]
-    return [
-        pair.model_copy(update={"label": true_label(pair.prompt[-1].content, pair.response_a, pair.response_b)})
-        for pair in pairs
-    ]
+    """Returns pairs with true labels, for requests that name a person, of tasks that training lacks."""
+    rng = random.Random(f"test/{seed}")
+    asked = [prompt for prompt in prompts(TEST_PROMPTS, seed, "results") if _named(prompt)]
+    return [_pair(f"test-{i}", prompt, rng) for i, prompt in enumerate(asked)]
+
+
+def _pair(name: str, prompt: str, rng: random.Random) -> Comparison:
+    a = b = respond(parse(prompt), rng)
+    while b == a:
+        b = respond(parse(prompt), rng)
+    return Comparison(id=name, prompt=as_messages(prompt), response_a=a, response_b=b, label=true_label(prompt, a, b))
 
 
 def _named(text: str) -> bool:
