@@ -1,0 +1,81 @@
+"""The figures in the text are those of the raw files in docs/results, and the shipped rates are the tuned ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from selfjudge.recipes.load import load_recipe
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def raw(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+
+
+def missing(tables: str, *pages: str) -> list[str]:
+    """The table rows that stand on none of the pages."""
+    written = {line for page in pages for line in rows((ROOT / page).read_text(encoding="utf-8"))}
+    return [row for row in rows(tables) if row not in written]
+
+
+def test_the_study_has_the_figures_of_its_raw_file() -> None:
+    assert missing(script("study_tables").tables(raw("world-study")), "docs/study.md") == []
+
+
+def test_the_demo_has_the_figures_of_its_raw_file() -> None:
+    assert missing(script("demo_tables").tables(raw("demo")), "README.md", "docs/experiments.md") == []
+
+
+def test_the_shipped_rates_are_the_best_of_the_tuning() -> None:
+    study, tuning = load_recipe("world-study").study, raw("world-study")["tuning"]
+    trained = {name for name, cell in study.cells.items() if cell.tuned_by}
+    assert tuning.keys() == trained
+    for name, found in tuning.items():
+        scores = {float(rate): score["rate"] for rate, score in found["rates"].items()}
+        assert study.cells[name].rate == found["best"] == max(scores, key=scores.__getitem__), name
+        tried = sorted(scores)
+        assert len(tried) >= 7
+        assert found["best"] not in (tried[0], tried[-1]), f"{name}: the best lies at an end"
+
+
+def test_every_cell_has_a_result_on_every_seed() -> None:
+    study, found = load_recipe("world-study").study, raw("world-study")
+    assert len(found["seeds"]) >= 5
+    seeds = {str(seed) for seed in found["seeds"]} | {"all"}
+    policies = {name for name, cell in study.cells.items() if cell.method not in ("best-of-n", "reward-model")}
+    for name in policies - {"judgment-only"} | {f"tournament of {n}" for n in study.candidates}:
+        assert found["results"][name].keys() == seeds
+        for rate in found["results"][name].values():
+            assert rate["low"] <= rate["rate"] <= rate["high"]
+    assert {"jsft", "judgment-only", "reward-model", "self-judge"} <= found["judges"].keys()
+    assert len(found["claims"]) == len(study.claims)
+    assert all(claim["decision"] in ("holds", "fails", "not shown") for claim in found["claims"])
+
+
+def test_the_readme_tells_the_studys_leads_and_lags_alike() -> None:
+    """Each as the distance of the better one, with its interval."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for words in (" points", " better", "("):
+        text = text.replace(words, "")
+    claims = {claim["claim"]: claim["difference"] for claim in raw("world-study")["claims"]}
+    for worse in ("sft", "off-policy", "rlhf", "rest", "dpo"):
+        value, low, high = (100 * claims[f"self-judge > {worse}"][key] for key in ("value", "low", "high"))
+        lead, lag = f"{value:.1f} [{low:.1f}, {high:.1f}]", f"{-value:.1f} [{-high:.1f}, {-low:.1f}]"
+        assert lead.replace("-", "−") in text or (value < 0 and lag in text), worse
