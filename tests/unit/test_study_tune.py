@@ -82,6 +82,28 @@ def test_where_the_best_lies_at_an_end_the_grid_grows(
     assert found["reward"].best.rate == 1e-7
 
 
+def test_an_end_that_is_as_good_as_the_best_grows_the_grid_too(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried_with(monkeypatch, {"sft": 10**-3.5})  # 1e-4 and 1e-3, the largest, are equally near
+    found = tune(recipe, tmp_path / "t", only=["sft"])["sft"]
+    assert [t.rate for t in found.tried] == [*GRID, 1e-2]
+    assert found.best.rate == 1e-4
+    assert not found.at_end
+
+
+def test_a_recipe_with_tuned_rates_is_tuned_as_before(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference keeps the recipe's own rate, so that all scores are against the same answers."""
+    names = [*study_of(recipe).cells]
+    begun = tried_with(monkeypatch, dict.fromkeys(names, 0.0001) | {"jsft": 2e-3})
+    found = tune(recipe, tmp_path / "t")
+    begun.clear()
+    assert tune(with_rates(recipe, found), tmp_path / "t") == found
+    assert not begun
+
+
 def test_a_grid_does_not_grow_for_ever(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried_with(monkeypatch, {"sft": 1e3})
     found = tune(recipe, tmp_path / "t", only=["sft"])["sft"]

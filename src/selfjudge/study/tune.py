@@ -2,7 +2,7 @@
 
 Cells are tuned in the order in which they build on each other, so that what starts from another cell starts from its
 best. A judge (JSFT, reward model) is chosen by its accuracy, any other model by its win rate against the reference,
-which is trained once at the recipe's own rate.
+which is trained once at the recipe's own rate: not at the cell's, so that a recipe with tuned rates is tuned alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Tried(BaseModel):
 
 
 class Tuned(BaseModel):
-    """A cell's rates, the smallest first. ``at_end``: the best is still the smallest or the largest tried."""
+    """A cell's rates, the smallest first."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,8 +56,8 @@ class Tuned(BaseModel):
 
     @property
     def at_end(self) -> bool:
-        """Whether a better rate may lie beyond those tried."""
-        return self.best in (self.tried[0], self.tried[-1])
+        """Whether a better rate may lie beyond those tried: the smallest or the largest is as good as the best."""
+        return self.best.score.rate in (self.tried[0].score.rate, self.tried[-1].score.rate)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def tune(
         )
     wanted = _wanted(recipe, folder, only)
     work = Tuning(recipe, folder, jobs, on_cell)
-    known = {study.reference: study.cells[study.reference]}
+    known = {study.reference: _section(study, study.reference, None, {})}
     best: dict[str, str] = {}
     found: dict[str, Tuned] = {}
     for level in _levels(study, wanted):
@@ -186,7 +186,7 @@ def _grow(grid: list[float], found: Tuned, first: Sequence[float]) -> bool:
     """Adds the next rate beyond the end at which the best lies, by the grid's step there; returns whether it did."""
     if not found.at_end:
         return False
-    low = found.best.rate == grid[0]
+    low = found.tried[0].score.rate == found.best.score.rate
     if sum(rate < first[0] if low else rate > first[-1] for rate in grid) == GROWN:
         return False
     step = grid[0] / grid[1] if low else grid[-1] / grid[-2]
