@@ -21,7 +21,10 @@ Rows = Mapping[int, Sequence[Mapping[str, Any]]]
 
 
 class Point(BaseModel):
-    """Means over seeds at a step. ``belief``: None where no judge trains. Intervals are of the seeds' means (t)."""
+    """Means over seeds at a step, with t intervals of the seeds' means. ``belief``: None where no judge trains.
+
+    ``seeds``: seed → its rate by the truth.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,6 +32,7 @@ class Point(BaseModel):
     truth: Estimate
     belief: Estimate | None
     words: float
+    seeds: dict[int, float]
 
 
 class Curve(BaseModel):
@@ -97,6 +101,7 @@ def _curve(name: str, rows: Rows, stops: dict[int, int | None]) -> Curve | None:
             if all(row["belief"] for row in found.values())
             else None,
             words=fmean(row["words"] for row in found.values()),
+            seeds={seed: row["truth"]["rate"] for seed, row in found.items()},
         )
         for step, found in at.items()
     )
