@@ -49,7 +49,7 @@ _CLAIMS = (
     "{} claims were tested. A claim holds if the interval of the difference, paired by prompt, over seeds and tasks "
     "together, lies above zero and the mean of every seed does too; it fails if interval and every seed lie below. "
     "“No worse” has its margin in place of zero. Where there is no difference at all, an interval lies above zero by "
-    "chance once in forty claims."
+    "chance in at most one of forty claims."
 )
 _EACH = (
     "How often the row beats the column, by the evaluator. Systems that choose among the same candidates are not "
