@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 Figures = Mapping[str, Any]
@@ -40,10 +41,16 @@ def _run(folder: Path) -> dict[str, Any]:
         lines = (folder / labels / "curve.jsonl").read_text(encoding="utf-8").splitlines()
         points = [json.loads(line) for line in lines]
         best = max(points, key=lambda point: point["truth"]["rate"])
-        curves[labels] = {"first": points[0], "best": best, "last": points[-1]}
+        curves[labels] = {"first": points[0], "best": best, "last": points[-1], "kl": _last_kl(folder / labels)}
     seconds = round(_json(folder / "results.json")["seconds"])
     shown = {key: details[key] for key in ("rates", "differences", "stops")}
     return {"seconds": seconds, **shown, "curves": curves}
+
+
+def _last_kl(run: Path) -> float:
+    """Returns the mean KL to the reference over the last ten steps, in nats per response."""
+    logged = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return fmean([row["kl"] for row in logged if "kl" in row][-10:])
 
 
 def tables(raw: Figures) -> str:
@@ -81,28 +88,13 @@ def _curves(raw: Figures) -> str:
             best = f"{_rate(curve['best']['truth'])} at step {curve['best']['step']}"
             gap = _difference(run["differences"][f"{labels}_belief_minus_truth"])
             stopped = f"step {stop['step']}" if stop else "silent"
-            row = [
-                labels,
-                seed,
-                _rate(truth),
-                _rate(rates[f"{labels}_belief"]),
-                gap,
-                best,
-                _rate(curve["last"]["truth"]),
-            ]
-            rows.append([*row, stopped])
-    head = [
-        "labels",
-        "seed",
-        "by the truth",
-        "by the judge",
-        "judge less truth, points",
-        "curve, highest",
-        "curve, last",
-    ]
+            ends = [_rate(truth), _rate(rates[f"{labels}_belief"]), gap, best, _rate(curve["last"]["truth"])]
+            words = f"{curve['first']['words']:.1f} → {curve['last']['words']:.1f}"
+            rows.append([labels, seed, *ends, f"{curve['kl']:.2f}", words, stopped])
+    measured = ["by the truth", "by the judge", "judge less truth, points", "curve, highest", "curve, last"]
     differences = [["soft − hard", *(_difference(run["differences"]["soft_minus_hard"]) for run in raw.values())]]
     return (
-        _table([*head, "stop rule"], rows)
+        _table(["labels", "seed", *measured, "KL", "words", "stop rule"], rows)
         + "\n\n"
         + _table(["points by the truth", *(f"seed {seed}" for seed in raw)], differences)
     )
