@@ -147,6 +147,14 @@ def test_without_a_varying_difference_in_length_it_is_the_win_rate(lengths):
     assert found.low <= found.rate <= found.high
 
 
+def test_the_unit_of_length_is_its_deviation(few_resamples):
+    scores = [0.9, 0.2, 0.6, 0.7]
+    assert equal_length(scores, [(1, 0), (0, 0), (0, 0), (1, 0)]) == equal_length(
+        scores, [(8, 0), (0, 0), (0, 0), (8, 0)]
+    )
+    assert equal_length(scores, [(1, 0), (0, 0), (0, 0), (1, 0)]).rate < 0.55  # of a mean of 0.6
+
+
 def test_wins_alone_keep_a_width():
     lengths = [(i, 10) for i in range(30)]
     assert equal_length([1.0] * 30, lengths) == proportion(30, 30)
@@ -160,8 +168,9 @@ def test_they_are_finite_where_length_decides_all():
 
 
 def test_they_need_the_same_prompts():
-    with pytest.raises(ValueError, match="the same prompts"):
-        equal_length([1.0], [])
+    for scores, lengths in (([1.0], []), ([1.0, 0.0], [(1, 2)])):
+        with pytest.raises(ValueError, match="the same prompts"):
+            equal_length(scores, lengths)
     for n in ((2, 2, 1), (2, 1, 2), (1, 2, 2)):
         with pytest.raises(ValueError, match="the same prompts"):
             length_controlled([1.0, 0.0][: n[0]], [(1, 2), (2, 1)][: n[1]], [0.0, 0.0][: n[2]])
