@@ -52,7 +52,9 @@ def test_by_hand_of_two_seeds_and_two_tasks() -> None:
     same = crossed_mean({1: [("x", 0.5), ("y", 0.5)], 2: [("x", 0.5)]})
     assert (same.low, same.high) == (0.5, 0.5)
     assert math.isnan(crossed_mean({1: [("x", 1.0), ("x", 0.0)]}).low)
-    assert math.isnan(crossed_mean({}).value)
+    nothing = crossed_mean({})
+    assert all(map(math.isnan, (nothing.value, nothing.low, nothing.high)))
+    assert nothing.n == 0
     alone = crossed_rate({1: [("x", 1.0), ("x", 0.0)]})
     assert (alone.rate, alone.low, alone.high) == (0.5, 0.0, 1.0)
 

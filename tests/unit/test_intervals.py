@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from selfjudge.core.agreement import cohen_kappa
 from selfjudge.core.bootstrap import bootstrap_mean, bootstrap_rate
 from selfjudge.core.paired import compare_paired
-from selfjudge.core.statistics import Estimate, brier_score, proportion, rate_difference
+from selfjudge.core.statistics import Estimate, Rate, brier_score, proportion, rate_difference
 
 RUNS = 1000
 COVERAGE = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
@@ -93,11 +93,24 @@ def test_the_bootstrap_mean_by_the_normal_limit():
     assert bootstrap_mean(x.tolist()) == found  # seeded
 
 
+@pytest.mark.parametrize("x", [[0.2, 0.9], [1.0, 0.0, 0.0, 1.0, 1.0], [0.5, 1.0, 0.0, 0.5, 0.7, 1.0]])
+def test_the_bootstrap_mean_is_scipys_bca_interval_of_2000_resamples(x):
+    for seed in (0, 3):
+        expected = bootstrap((np.array(x),), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(seed))
+        low, high = expected.confidence_interval
+        assert low < high
+        given = [seed] * (seed > 0)  # 0 unless told otherwise
+        assert bootstrap_mean(x, *given) == Estimate(value=np.mean(x), low=low, high=high, n=len(x))
+        assert bootstrap_rate(x, *given) == Rate(rate=np.mean(x), low=low, high=high, n=len(x))
+
+
 def test_wins_alone_keep_a_width():
     assert bootstrap_rate([1.0] * 40) == proportion(40, 40)
     assert bootstrap_mean([0.7] * 4) == Estimate(value=0.7, low=0.7, high=0.7, n=4)
     assert math.isnan(bootstrap_mean([0.7]).low)
-    assert math.isnan(bootstrap_mean([]).value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as numpy's, of the mean of nothing
+        assert math.isnan(bootstrap_mean([]).value)
 
 
 def test_mcnemar_by_hand():

@@ -114,11 +114,45 @@ def test_the_length_controlled_interval_covers(monkeypatch):
     assert 0.89 <= covered(found, float(expit(-0.5 + 0.745 * 1.5 * z) @ weight / weight.sum())) <= 0.99
 
 
+def test_the_interval_is_of_prompts_drawn_again(monkeypatch):
+    """With a stand-in for the fit: theta from the drawn scores and lengths, phi 0, psi 1."""
+
+    def fit(y, columns, centre, precision):
+        assert (columns[:, 0] == 1).all()
+        return np.array([logit(y.mean()) + columns[:, 1].mean(), 0.0, 1.0])[: len(centre)]
+
+    monkeypatch.setattr("selfjudge.core.length_control.RESAMPLES", 9)
+    monkeypatch.setattr("selfjudge.core.length_control._fit", fit)
+    scores, difference, d = np.array([0.1, 0.9, 0.4, 0.7, 0.2]), np.array([3, -5, 8, 1, -2]), np.arange(5) / 4
+    lengths = [(20 + x, 20) for x in difference.tolist()]
+    x = np.tanh(difference / statistics.stdev(difference.tolist()))
+    for seed in (0, 5):
+        rng = np.random.default_rng(seed)
+        rows = [np.arange(5), *(rng.integers(5, size=5) for _ in range(9))]
+        theta = [logit(scores[r].mean()) + x[r].mean() for r in rows]
+        plain = [expit(t) for t in theta]
+        controlled = [expit(t + d[r]).mean() for t, r in zip(theta, rows, strict=True)]
+        for rates, found in (
+            (plain, equal_length(scores.tolist(), lengths, *[seed] * (seed > 0))),
+            (controlled, length_controlled(scores.tolist(), lengths, d.tolist(), *[seed] * (seed > 0))),
+        ):
+            low, high = np.quantile(rates[1:], [0.025, 0.975])
+            assert (found.rate, found.low, found.high, found.n) == pytest.approx((rates[0], low, high, 5))
+
+
 @pytest.mark.parametrize("lengths", [[(5, 5)] * 4, [(9, 5)] * 4])
 def test_without_a_varying_difference_in_length_it_is_the_win_rate(lengths):
     found = equal_length([1, 1, 0.5, 0], lengths)
     assert found.rate == pytest.approx(0.625, abs=2e-4)
     assert found.low <= found.rate <= found.high
+
+
+def test_the_unit_of_length_is_its_deviation(few_resamples):
+    scores = [0.9, 0.2, 0.6, 0.7]
+    assert equal_length(scores, [(1, 0), (0, 0), (0, 0), (1, 0)]) == equal_length(
+        scores, [(8, 0), (0, 0), (0, 0), (8, 0)]
+    )
+    assert equal_length(scores, [(1, 0), (0, 0), (0, 0), (1, 0)]).rate < 0.55  # of a mean of 0.6
 
 
 def test_wins_alone_keep_a_width():
@@ -134,7 +168,11 @@ def test_they_are_finite_where_length_decides_all():
 
 
 def test_they_need_the_same_prompts():
+    for scores, lengths in (([1.0], []), ([1.0, 0.0], [(1, 2)])):
+        with pytest.raises(ValueError, match="the same prompts"):
+            equal_length(scores, lengths)
+    for n in ((2, 2, 1), (2, 1, 2), (1, 2, 2)):
+        with pytest.raises(ValueError, match="the same prompts"):
+            length_controlled([1.0, 0.0][: n[0]], [(1, 2), (2, 1)][: n[1]], [0.0, 0.0][: n[2]])
     with pytest.raises(ValueError, match="the same prompts"):
-        equal_length([1.0], [])
-    with pytest.raises(ValueError, match="the same prompts"):
-        length_controlled([1.0, 0.0], [(1, 2), (2, 1)], [0.0])
+        equal_length([], [])

@@ -131,6 +131,11 @@ def test_a_tie_is_half_a_win_for_either_side() -> None:
     assert best_worst(judged({(0, 1): verdict(0.5), (0, 2): verdict(0.8), (1, 2): verdict(0.5)}, (3, 3, 3))) == [(0, 2)]
 
 
+def test_of_two_that_win_as_little_the_worst_is_the_one_that_lost_by_more() -> None:
+    assert best_worst(judged({(0, 1): verdict(0.9), (0, 2): verdict(0.6), (1, 2): verdict(0.5)}, (3, 3, 3))) == [(0, 1)]
+    assert best_worst(judged({(0, 1): verdict(0.6), (0, 2): verdict(0.9), (1, 2): verdict(0.5)}, (3, 3, 3))) == [(0, 2)]
+
+
 def test_all_pairs() -> None:
     assert places(to_pairs(judged(FOUR), PairRules(choice="all"))) == [(0, 1), (2, 0), (0, 3), (2, 1), (2, 3)]
 

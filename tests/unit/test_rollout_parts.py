@@ -109,3 +109,10 @@ def test_a_part_that_leaves_somebody_out_is_an_error(engine: Asked, collector: R
     engine.missing = part
     with pytest.raises(ValueError, match="zip"):
         collector.collect([PROMPTS[i] for i in PLAYED], 0)
+
+
+@pytest.mark.parametrize("places", [(0, 1), (0, 1, 2, 3)])
+def test_the_kl_needs_a_place_for_each_prompt(collector: RolloutCollector, places: tuple[int, ...]) -> None:
+    drawn = collector.draw([PROMPTS[i] for i in PLAYED], 0)
+    with pytest.raises(ValueError, match="zip"):
+        collector.with_kl(drawn, places)

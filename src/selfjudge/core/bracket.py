@@ -50,7 +50,7 @@ class BracketState:
     def pairings(self) -> list[tuple[int, int]]:
         """Returns the matches of this round: neighbours in the order; the last one has a bye when odd."""
         pairs = len(self.alive) // 2
-        return [(self.alive[2 * i], self.alive[2 * i + 1]) for i in range(pairs)] if not self.finished else []
+        return [(self.alive[2 * i], self.alive[2 * i + 1]) for i in range(pairs)]
 
     def advance(self, winners: list[int]) -> None:
         """Takes the winners of this round, in the order of :meth:`pairings`.

@@ -84,10 +84,11 @@ def best_worst(judged: JudgedSamples) -> list[Match]:
             score[place] = (fmean(wins), fmean(v.strength if first else 1 - v.strength for v, first in seen))
     if not score:
         return []
+    # Where all are level, both are the first one, which has no match with itself.
     best, worst = max(score, key=lambda place: score[place]), min(score, key=lambda place: score[place])
     direct = judged.verdicts.get((min(best, worst), max(best, worst)))
     won = direct is not None and direct.preferred == ("A" if best < worst else "B")
-    return [(min(best, worst), max(best, worst))] if won and score[best] > score[worst] else []
+    return [(min(best, worst), max(best, worst))] if won else []
 
 
 def disagreement(verdict: Verdict) -> float:
