@@ -12,6 +12,7 @@ import pytest
 
 from selfjudge.core.crossed import crossed_mean, crossed_rate, paired
 
+T_1 = 12.706205
 T_2 = 4.302653  # Student's .975 quantile of 2 degrees of freedom, from a table
 T_3 = 3.182446
 COVERAGE = Path(__file__).parents[2] / "benchmarks" / "crossed_coverage.py"
@@ -95,6 +96,14 @@ def test_it_is_rather_too_wide_than_too_narrow_and_not_by_much_where_seeds_and_t
     assert 0.95 < ours < 0.995
     assert max(of_seeds, resampled) < ours
     assert holds < 0.04
+
+
+def test_where_seeds_and_tasks_vary_only_together_there_is_a_width() -> None:
+    # Residuals of one half: variance 4 * .25 / 4^2, of the fewer degrees of freedom, 1 of the seeds against 2.
+    found = crossed_mean({1: [("x", 1.0), ("y", 0.0)], 2: [("x", 0.0), ("y", 1.0)]})
+    assert (found.value, found.high) == (0.5, pytest.approx(0.5 + T_1 * 0.25, rel=1e-5))
+    three = crossed_mean({1: [("x", 1.0), ("y", 0.0), ("z", 0.5)], 2: [("x", 0.0), ("y", 1.0), ("z", 0.5)]})
+    assert three.high == pytest.approx(0.5 + T_1 / 6, rel=1e-5)
 
 
 def test_pairs_are_of_the_same_prompts() -> None:

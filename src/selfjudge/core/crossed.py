@@ -92,8 +92,11 @@ def _part(residuals: _Sums) -> tuple[float, int]:
 
 
 def _quantile(parts: Sequence[tuple[float, int]]) -> float:
-    """Returns Student's .975 quantile for a sum of variances, each with its degrees of freedom."""
+    """Returns Student's .975 quantile for a sum of variances, each with its degrees of freedom.
+
+    Where neither varies by itself, the fewest degrees of freedom are taken.
+    """
     total = sum(variance for variance, _ in parts)
-    if total == 0:
-        return 0.0  # nothing varies
-    return float(student.ppf(0.975, total**2 / sum(v * v / df for v, df in parts if df)))
+    known = [(variance, df) for variance, df in parts if df]
+    freedom = total**2 / sum(v * v / df for v, df in known) if total else min(df for _, df in known)
+    return float(student.ppf(0.975, freedom))
