@@ -107,10 +107,10 @@ def patterns(modules: Sequence[str]) -> list[str]:
 def report(found: Sequence[Result], known: Counter[Mutant]) -> int:
     """Prints what the run has shown against what is listed of its modules; returns the number of complaints."""
     untried = [result for result in found if result.status not in (*CAUGHT, "survived", "no tests")]
-    survivors = [result for result in found if result.status in ("survived", "no tests")]
-    survived = [Mutant(r.module, r.function, change_of(_mutmut("show", r.name))) for r in survivors]
+    survived = _mutants(found, "survived", "no tests")
     by_module = {module: [r for r in found if r.module == module] for module in sorted({r.module for r in found})}
-    new, stale = compare(survived, known)
+    new, gone = compare(survived, known)
+    stale = list((Counter(gone) - Counter(_mutants(found, "timeout"))).elements())  # slow is not noticed
     print(f"\n{'module':<24}{'mutants':>8}{'caught':>8}{'survived':>10}{'not listed':>12}")
     for module, of in by_module.items():
         caught, left = (sum(r.status in status for r in of) for status in (CAUGHT, ("survived", "no tests")))
@@ -119,6 +119,11 @@ def report(found: Sequence[Result], known: Counter[Mutant]) -> int:
     _complain("Listed, but not among the survivors. Take them out:", stale)
     _complain("Not decided. RESUME=1 tries them again:", untried)
     return len(new) + len(stale) + len(untried)
+
+
+def _mutants(found: Sequence[Result], *statuses: str) -> list[Mutant]:
+    named = [result for result in found if result.status in statuses]
+    return [Mutant(r.module, r.function, change_of(_mutmut("show", r.name))) for r in named]
 
 
 def _complain(head: str, of: Sequence[Mutant | Result]) -> None:

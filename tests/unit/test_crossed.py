@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from selfjudge.core.crossed import crossed_mean, crossed_rate, paired
 
@@ -71,8 +72,7 @@ def test_without_its_corrections_the_variance_is_that_of_resampling_seeds_and_ta
     v_s, v_t = by_seed * seeds / (seeds - 1), by_task * tasks / (tasks - 1)
     df = (v_s + v_t) ** 2 / (v_s**2 / (seeds - 1) + v_t**2 / (tasks - 1))
     assert 5 < df < 29
-    assert found.high - found.value > 1.96 * math.sqrt(corrected)
-    assert found.high - found.value < 2.571 * math.sqrt(corrected)  # Student's quantile of 5 degrees of freedom
+    assert found.high - found.value == pytest.approx(student.ppf(0.975, df) * math.sqrt(corrected))
 
 
 @pytest.mark.parametrize(("of_seeds", "of_tasks"), [(0.08, 0.0), (0.05, 0.08), (0.03, 0.05), (0.0, 0.08)])
