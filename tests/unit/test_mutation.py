@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mutation import run
 from mutation.order import quickest_first
 from mutation.run import SURVIVORS, Mutant, Result, change_of, compare, listed, patterns, results
 
@@ -87,6 +88,16 @@ def test_modules_are_named_as_paths_or_as_imports() -> None:
         "selfjudge.judge.*",
         "selfjudge.training.pairing.*",
     ]
+
+
+def test_a_listed_mutant_that_is_caught_is_a_complaint_but_not_one_that_ran_out_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "_mutmut", lambda *arguments: "--- a\n+++ b\n-x = 1\n+x = 2\n")
+    known = Counter([Mutant("judge", "f", "- x = 1\n+ x = 2")])
+    for status, complaints in [("survived", 0), ("timeout", 0), ("killed", 1), ("not checked", 2)]:
+        assert run.report([Result("selfjudge.judge.x_f__mutmut_1", "judge", "f", status)], known) == complaints
+    assert run.report([Result("selfjudge.judge.x_f__mutmut_1", "judge", "f", "survived")], Counter()) == 1
 
 
 def test_the_quickest_tests_come_first(tmp_path: Path) -> None:
