@@ -6,8 +6,8 @@ python benchmarks/demo_tables.py docs/results/demo.json
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -119,9 +119,19 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-if __name__ == "__main__":
-    paths = [Path(argument) for argument in sys.argv[1:]]
+def main() -> None:
+    """Prints the figures of folders as JSON, or those of such a file as tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", type=Path, nargs="+", help="folders of demo runs, or one file made of them")
+    paths = parser.parse_args().paths
+    for path in paths:
+        if not (path.is_file() if len(paths) == 1 and not path.is_dir() else (path / "details.json").is_file()):
+            parser.error(f"{path} is neither the folder of a finished demo nor a file of such figures")
     if paths[0].is_dir():
         print(json.dumps(gathered(paths), indent=1))
     else:
         print(tables(_json(paths[0])))
+
+
+if __name__ == "__main__":
+    main()

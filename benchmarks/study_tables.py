@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,5 +159,15 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
+def main() -> None:
+    """Prints the tables of the file that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="results.json of a study's folder")
+    file = parser.parse_args().results
+    if not file.is_file():
+        parser.error(f"there is no file {file}: name the results.json of a study's folder")
+    print(tables(json.loads(file.read_text(encoding="utf-8"))))
+
+
 if __name__ == "__main__":
-    print(tables(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    main()
