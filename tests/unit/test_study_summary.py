@@ -146,6 +146,7 @@ def test_raw_figures_name_every_rate_and_seed(recipe: Recipe, tmp_path: Path) ->
     assert raw["tuning"]["sft"]["failed"] == ["0.0008"]
     assert raw["results"]["sft"]["0"]["rate"] == 0.66667
     assert raw["results"]["sft"]["all"]["n"] == 3
+    assert raw["values"]["sft"]["value"] == 0.33333
 
 
 def watched(cell: Cell, truth: list[float], kl: list[float] | None = None) -> None:
@@ -164,6 +165,7 @@ def test_a_fall_is_shown_by_the_seeds(recipe: Recipe, tmp_path: Path) -> None:
     (curve,) = curves(cells, StopSection(max_kl=0.15, window=5))
     assert [point.step for point in curve.points] == [0, 20, 40]
     assert curve.points[1].truth.value == pytest.approx(0.71)
+    assert curve.points[1].seeds == pytest.approx({0: 0.7, 1: 0.71, 2: 0.72})
     assert curve.peak == 20
     # Falls of .08, .11 and .11: mean .10, standard deviation .0173, t of two degrees of freedom 4.303.
     assert curve.fall.value == pytest.approx(0.1)
