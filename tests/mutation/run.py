@@ -110,7 +110,7 @@ def report(found: Sequence[Result], known: Counter[Mutant]) -> int:
     survived = _mutants(found, "survived", "no tests")
     by_module = {module: [r for r in found if r.module == module] for module in sorted({r.module for r in found})}
     new, gone = compare(survived, known)
-    stale = list((Counter(gone) - Counter(_mutants(found, "timeout"))).elements())  # slow is not noticed
+    stale = list((Counter(gone) - Counter(_mutants(found, "timeout"))).elements())  # was too slow: no test noticed it
     print(f"\n{'module':<24}{'mutants':>8}{'caught':>8}{'survived':>10}{'not listed':>12}")
     for module, of in by_module.items():
         caught, left = (sum(r.status in status for r in of) for status in (CAUGHT, ("survived", "no tests")))

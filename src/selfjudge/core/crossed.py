@@ -94,7 +94,7 @@ def _part(residuals: _Sums) -> tuple[float, int]:
 def _quantile(parts: Sequence[tuple[float, int]]) -> float:
     """Returns Student's .975 quantile for a sum of variances, each with its degrees of freedom.
 
-    Where neither varies by itself, the fewest degrees of freedom are taken.
+    Where neither part varies by itself, it takes the smaller number of degrees of freedom.
     """
     total = sum(variance for variance, _ in parts)
     known = [(variance, df) for variance, df in parts if df]

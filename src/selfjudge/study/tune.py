@@ -2,7 +2,7 @@
 
 Cells are tuned in the order in which they build on each other, so that what starts from another cell starts from its
 best. A judge (JSFT, reward model) is chosen by its accuracy, any other model by its win rate against the reference,
-which is trained once at the recipe's own rate: not at the cell's, so that a recipe with tuned rates is tuned alike.
+which is trained once, at the recipe's own rate and not at its cell's: a recipe with tuned rates gets the same scores.
 """
 
 from __future__ import annotations
