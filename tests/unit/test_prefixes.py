@@ -17,7 +17,7 @@ from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.packed_forward import PackedForward, can_pack
 from selfjudge.engines.padded_forward import PaddedForward
 from selfjudge.engines.prefix_forward import Counts, PrefixForward
-from selfjudge.engines.prefixes import MIN_SHARED, Ids, Task, common_prefix, waves
+from selfjudge.engines.prefixes import MIN_SHARED, Ids, Task, common_prefix, waves, worthwhile
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
@@ -25,7 +25,7 @@ HEAD = tuple(range(20))
 
 
 def padded(model: PreTrainedModel) -> PaddedForward:
-    return PaddedForward(model, pad_id=0, busy=None)
+    return PaddedForward(model, pad_id=0, busy=0)
 
 
 both_forwards = pytest.mark.parametrize("of", [padded, PackedForward])
@@ -270,3 +270,18 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
     model.register_forward_pre_hook(lambda *args: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         engine.label_probabilities(prompts)
+
+
+def test_a_wave_that_saves_too_little_joins_the_one_before() -> None:
+    p, q = (*HEAD, 50, *range(30)), (*HEAD, 51, *range(30))
+    a, b, c, d = (*p, 60), (*p, 61), (*q, 60), (*q, 61)
+    planned = waves([a, b, c, d])
+    assert planned == [[Task(a, None, 0)], [Task(b, a, 51), Task(c, a, 20)], [Task(d, c, 51)]]
+    assert worthwhile(planned, [], 51) == planned  # they save 71 and 51
+    # The last saves 51: it joins the second, and what it borrowed there it computes.
+    assert worthwhile(planned, [], 52) == [[Task(a, None, 0)], [Task(b, a, 51), Task(c, a, 20), Task(d, None, 0)]]
+    assert worthwhile(planned, [], 1000) == [[Task(s, None, 0) for s in (a, b, c, d)]]
+    # What is known already still lends.
+    known = (*HEAD, 70)
+    again = waves([a, b], [known])
+    assert worthwhile(again, [known], 1000) == [[Task(a, known, 20), Task(b, known, 20)]]

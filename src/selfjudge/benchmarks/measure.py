@@ -24,7 +24,10 @@ class Side:
 
 
 def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, Side]:
-    """Times every side ``repeats`` times in turn, after one turn that does not count."""
+    """Times every side ``repeats`` times in turn, after one turn whose time does not count.
+
+    Its memory does: what a side allocates then, and keeps, it needs too.
+    """
     measured = {name: Side() for name in sides}
     for turn in range(repeats + 1):
         for name, run in sides.items():
@@ -33,9 +36,9 @@ def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str,
                 run()
                 synchronise()
                 seconds = time.perf_counter() - start
+            measured[name].memory += peak
             if turn:
                 measured[name].seconds.append(seconds)
-                measured[name].memory += peak
     return measured
 
 

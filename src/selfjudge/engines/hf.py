@@ -19,6 +19,7 @@ from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import cache_bytes, can_share
 from selfjudge.engines.decode import Sampled, decode, uniforms
+from selfjudge.engines.fast_kernels import fast_kernels
 from selfjudge.engines.load import context_length
 from selfjudge.engines.packed_forward import PackedForward, can_pack
 from selfjudge.engines.padded_forward import PaddedForward
@@ -78,8 +79,7 @@ class TransformersEngine:
         self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
         self._switched = nullcontext if adapter or self.model is model else model.disable_adapter
         self._batch_size = batch_size
-        # Tokens of a batch that keep the device busy: on a CPU a few rows do.
-        self._busy = 256 if self.model.device.type == "cpu" else 4096
+        self._busy = _busy_tokens(self.model)
         if packed is None:
             packed = self.model.device.type == "cpu" and can_pack(self.model)
         self._prefixes = PrefixForward(
@@ -271,7 +271,7 @@ class TransformersEngine:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad(), self._switched():
+            with torch.no_grad(), self._switched(), fast_kernels(self.model):
                 yield
         finally:
             self.model.train(training)
@@ -280,3 +280,14 @@ class TransformersEngine:
     def _pad_id(self) -> int:
         tokenizer = self.chat.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def _busy_tokens(model: PreTrainedModel) -> int:
+    """Returns the tokens of a forward that keep the device busy: a few rows on a CPU.
+
+    On an accelerator launching a forward's kernels takes some 20 ms; that is how long a current one computes on 5e12
+    parameters times tokens.
+    """
+    if model.device.type == "cpu":
+        return 256
+    return int(min(32768, max(1024, 5e12 / model.num_parameters())))

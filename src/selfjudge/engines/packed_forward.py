@@ -32,6 +32,11 @@ class PackedForward:
         """Takes a causal LM that :func:`can_pack` allows."""
         self._model = model
 
+    @property
+    def busy(self) -> int:
+        """See :class:`BatchForward`."""
+        return 0
+
     def batches(self, lengths: Sequence[int], budget: int, max_rows: int | None) -> list[list[int]]:
         """See :class:`BatchForward`."""
         return total_budget_batches(lengths, min(budget, _TOKENS), max_rows)
@@ -41,26 +46,28 @@ class PackedForward:
         return sum(lengths)
 
     def run(
-        self, tasks: Sequence[Task], tokens: Sequence[tuple[int, ...]], computed: Mapping[Ids, Layers], *, keep: bool
+        self,
+        tasks: Sequence[Task],
+        tokens: Sequence[tuple[int, ...]],
+        computed: Mapping[Ids, Layers],
+        keep: Sequence[int],
     ) -> tuple[Tensor, dict[Ids, Layers]]:
         """See :class:`BatchForward`."""
         device = self._model.device
         segments: list[_Segment] = []
-        for task in tasks:
+        for task, length in zip(tasks, keep, strict=True):
             begin = segments[-1].end if segments else 0
             borrowed = [] if task.lender is None else computed[task.lender]
-            segments.append(_segment(begin, len(task.sequence) - task.shared, task.shared, borrowed, device))
+            segments.append(_segment(begin, len(task.sequence) - task.shared, task.shared, borrowed, length, device))
         ids = torch.tensor([[i for task in tasks for i in task.sequence[task.shared :]]], device=device)
         positions = torch.cat([torch.arange(task.shared, len(task.sequence)) for task in tasks]).to(device)
         last = torch.tensor([segment.end - 1 for segment in segments], device=device)
         with _packing(self._model), head_at(self._model, torch.zeros_like(last), last):
             logits = self._model(
-                input_ids=ids, position_ids=positions[None], use_cache=False, segments=segments, keep=keep
+                input_ids=ids, position_ids=positions[None], use_cache=False, segments=segments
             ).logits[0]
         logprobs = logits.float().log_softmax(-1).gather(1, torch.tensor(tokens, device=logits.device))
-        if not keep:
-            return logprobs, {}
-        return logprobs, {task.sequence: segment.kept for task, segment in zip(tasks, segments, strict=True)}
+        return logprobs, {t.sequence: segment.kept for t, segment in zip(tasks, segments, strict=True) if segment.keep}
 
 
 def can_pack(model: PreTrainedModel) -> bool:
@@ -73,23 +80,24 @@ class _Segment:
     """One task's tokens: rows ``begin`` to ``end`` of the batch, after ``shared`` ones it borrows.
 
     ``mask`` is [rows, shared + rows], True where a row sees a column; None without borrowed tokens, where the kernel's
-    own causal order is right, and for a single row, which sees everything. ``kept`` gathers the whole sequence's keys
-    and values, layer by layer.
+    own causal order is right, and for a single row, which sees everything. ``kept`` gathers the keys and values of the
+    sequence's first ``keep`` tokens, layer by layer.
     """
 
     begin: int
     end: int
     shared: int
     borrowed: Layers
+    keep: int
     mask: Tensor | None
     kept: Layers = field(default_factory=list)
 
 
-def _segment(begin: int, rows: int, shared: int, borrowed: Layers, device: torch.device) -> _Segment:
+def _segment(begin: int, rows: int, shared: int, borrowed: Layers, keep: int, device: torch.device) -> _Segment:
     mask = None
     if shared and rows > 1:
         mask = torch.ones(rows, shared + rows, dtype=torch.bool, device=device).tril(shared)
-    return _Segment(begin, begin + rows, shared, borrowed, mask)
+    return _Segment(begin, begin + rows, shared, borrowed, keep, mask)
 
 
 @contextmanager
@@ -111,7 +119,6 @@ def _attention(
     attention_mask: None,
     *,
     segments: Sequence[_Segment],
-    keep: bool,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: query, key and value are [1, heads, rows, head size], the result
@@ -124,8 +131,8 @@ def _attention(
             before_k, before_v = segment.borrowed[int(module.layer_idx)]  # type: ignore[arg-type]
             k = torch.cat([before_k[None, :, : segment.shared], k], 2)
             v = torch.cat([before_v[None, :, : segment.shared], v], 2)
-        if keep:
-            segment.kept.append((k[0], v[0]))
+        if segment.keep:
+            segment.kept.append((k[0, :, : segment.keep], v[0, :, : segment.keep]))
         outputs.append(sdpa_attention_forward(module, q, k, v, segment.mask, **kwargs)[0])
     return torch.cat(outputs, 1), None
 

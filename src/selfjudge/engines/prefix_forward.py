@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from selfjudge.engines.causal_lm import Layers
-from selfjudge.engines.prefixes import Ids, Task, waves
+from selfjudge.engines.prefixes import Ids, Task, waves, worthwhile
 
 
 class BatchForward(Protocol):
     """How the model computes a batch of tasks: :class:`PaddedForward` or :class:`PackedForward`."""
+
+    @property
+    def busy(self) -> int:
+        """Tokens that keep the device busy: a forward of fewer takes as long. 0 where a forward costs next to nothing
+        beside its tokens.
+        """
 
     def batches(self, lengths: Sequence[int], budget: int, max_rows: int | None) -> list[list[int]]:
         """Groups indices of tasks with so many tokens to compute, at most ``budget`` in a batch, padding included."""
@@ -24,10 +31,16 @@ class BatchForward(Protocol):
         """Returns the tokens of a batch, padding included."""
 
     def run(
-        self, tasks: Sequence[Task], tokens: Sequence[tuple[int, ...]], computed: Mapping[Ids, Layers], *, keep: bool
-    ) -> tuple[Tensor, dict[Ids, Layers]]:
-        """Returns log-probs [tasks, k] of the tokens asked about and, where asked to ``keep`` them, the keys and values
-        of each sequence. ``computed`` has those of the lenders.
+        self,
+        tasks: Sequence[Task],
+        tokens: Sequence[tuple[int, ...]],
+        computed: Mapping[Ids, Any],
+        keep: Sequence[int],
+    ) -> tuple[Tensor, dict[Ids, Any]]:
+        """Returns log-probs [tasks, k] of the tokens asked about, on the model's device, and what was kept.
+
+        ``keep`` says of how many first tokens of each sequence the keys and values are kept; those with 0 are left out.
+        ``computed`` has what was kept of the lenders, in a form of the implementation's own.
         """
 
 
@@ -56,7 +69,7 @@ class PrefixForward:
     def __init__(self, forward: BatchForward, *, share: bool) -> None:
         """Takes what computes a batch; ``share`` False computes every sequence whole."""
         self._forward, self._share = forward, share
-        self._memory: dict[Ids, Layers] = {}
+        self._memory: dict[Ids, Any] = {}
         self._limit = 0
         self.counts = Counts()
 
@@ -85,22 +98,41 @@ class PrefixForward:
             [sequences, k].
         """
         asked = dict(zip(sequences, tokens, strict=True))
-        planned = waves(sequences, list(self._memory)) if self._share else [[Task(s, None, 0) for s in sequences]]
-        lenders = {task.lender for wave in planned for task in wave if task.lender is not None}
-        found: dict[Ids, Tensor] = {}
+        planned = self._planned(sequences)
+        keep = self._kept_lengths(planned)
+        done: list[Ids] = []
+        found: list[Tensor] = []
         computed = dict(self._memory)
         for wave in planned:
             lengths = [len(task.sequence) - task.shared for task in wave]
             for batch in ([wave[i] for i in b] for b in self._forward.batches(lengths, budget, max_rows)):
-                keep = self._share and (bool(self._limit) or any(task.sequence in lenders for task in batch))
                 self._count(batch)
-                logprobs, caches = self._forward.run(batch, [asked[t.sequence] for t in batch], computed, keep=keep)
-                found |= dict(zip((t.sequence for t in batch), logprobs.cpu(), strict=True))
-                computed |= caches
+                names = [task.sequence for task in batch]
+                logprobs, kept = self._forward.run(batch, [asked[s] for s in names], computed, [keep[s] for s in names])
+                done += names
+                found.append(logprobs)
+                computed |= kept
         self._remember(computed)
-        return torch.stack([found[s] for s in sequences])
+        # All at once: to look at a batch's would be to wait for the device.
+        place = {sequence: i for i, sequence in enumerate(done)}
+        return torch.cat(found).cpu()[[place[s] for s in sequences]]
 
-    def _remember(self, computed: dict[Ids, Layers]) -> None:
+    def _planned(self, sequences: Sequence[Ids]) -> list[list[Task]]:
+        if not self._share:
+            return [[Task(s, None, 0) for s in sequences]]
+        known = list(self._memory)
+        return worthwhile(waves(sequences, known), known, self._forward.busy)
+
+    def _kept_lengths(self, planned: Sequence[Sequence[Task]]) -> dict[Ids, int]:
+        """Returns the tokens to keep of each sequence: what others borrow of it; where calls remember, all."""
+        longest: dict[Ids, int] = defaultdict(int)
+        for task in chain(*planned):
+            longest[task.sequence] = max(longest[task.sequence], len(task.sequence) if self._limit else 0)
+            if task.lender is not None:
+                longest[task.lender] = max(longest[task.lender], task.shared)
+        return longest
+
+    def _remember(self, computed: dict[Ids, Any]) -> None:
         room = self._limit
         self._memory = {}
         for sequence in reversed(computed):  # the latest first

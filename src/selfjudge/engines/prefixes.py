@@ -58,6 +58,29 @@ def waves(sequences: Sequence[Ids], done: Sequence[Ids] = ()) -> list[list[Task]
     return planned
 
 
+def worthwhile(planned: Sequence[Sequence[Task]], done: Sequence[Ids], tokens: int) -> list[list[Task]]:
+    """Returns the plan of :func:`waves` without the waves that save less than ``tokens`` tokens.
+
+    A wave takes a forward of its own, and one of few tokens takes an accelerator as long as one of more. What such a
+    wave would have borrowed from the wave before it is computed again, together with that wave.
+    """
+    known = sorted(done)
+    kept: list[list[Task]] = []
+    for wave in planned:
+        before = {task.sequence for task in kept[-1]} if kept else set()
+        if kept and sum(task.shared for task in wave if task.lender in before) < tokens:
+            kept[-1] += [_alone(task.sequence, known) if task.lender in before else task for task in wave]
+        else:
+            kept.append(list(wave))
+    return kept
+
+
+def _alone(sequence: Ids, known: Sequence[Ids]) -> Task:
+    """Returns the task of a sequence that borrows from the sorted ``known`` ones at most."""
+    lender, shared = _best_of(known, sequence)
+    return Task(sequence, lender, shared) if shared >= MIN_SHARED else Task(sequence, None, 0)
+
+
 def _best_of(known: Sequence[Ids], sequence: Ids) -> tuple[Ids | None, int]:
     """Returns the sorted ``known`` sequence that shares the longest beginning, and that length."""
     place = bisect_left(known, sequence)

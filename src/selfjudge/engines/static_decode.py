@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers.cache_utils import StaticLayer
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.causal_lm import can_share
 from selfjudge.engines.decode import Ended, Sampled, cut, draw, prefill, tell
+from selfjudge.engines.static_lora import StaticLora
 
 _COLUMNS = 128
 """The cache's length is rounded up to a multiple of this, so that shapes are few."""
@@ -73,6 +75,11 @@ class _State:
         """All tensors whose first dimension is rows."""
         return [*self.keys, *self.values, self.mask, self.position, self.token, self.u, self.out, self.out_logprobs]
 
+    @property
+    def room(self) -> tuple[int, int, int]:
+        """Rows, columns and new tokens."""
+        return (*self.mask.shape, self.u.shape[1])
+
     def nbytes(self) -> int:
         """Returns the bytes of all of it."""
         return sum(t.numel() * t.element_size() for t in self.per_row)
@@ -87,6 +94,8 @@ class StaticDecoder:
         self._state: _State | None = None
         self._steps: dict[tuple[Any, ...], _Recorded] = {}
         self._weights: tuple[Any, ...] = ()
+        self._lora: StaticLora  # of these weights
+        self._pool: Any = None
 
     def decode(
         self,
@@ -106,6 +115,7 @@ class StaticDecoder:
         rows, columns = len(u), _up(mask.shape[1] + params.max_new_tokens, _COLUMNS)
         try:
             state = self._fitting(_bucket(rows), columns, params.max_new_tokens, cache)
+            self._lora.update()
             _load(state, mask, cache, u, params.n)
             del cache
             _take(state, rows, *draw(logits.repeat_interleave(params.n, 0), u[:, 0], params.temperature, params.top_p))
@@ -149,74 +159,126 @@ class StaticDecoder:
                     here = here[going]
                     for tensor in state.per_row:
                         tensor[: len(going)] = tensor[going]
-            self._step(state, _bucket(len(here)), columns, params)()
+            with self._lora.in_use():
+                self._step(state, _bucket(len(here)), columns, params)()
         return ids, logprobs
 
     def _fitting(self, rows: int, columns: int, new_tokens: int, cache: Cache) -> _State:
-        """Returns a state with room; recordings hold on to one state, so they go with it."""
+        """Returns a state with room for this and what was before; recordings hold on to it, so they go with it."""
         weights, state = _fingerprint(self._model), self._state
-        fits = state is not None and len(state.mask) >= rows and state.mask.shape[1] >= columns
-        if state is None or not fits or state.u.shape[1] < new_tokens or weights != self._weights:
+        if weights != self._weights:
             self._forget()
-            self._state = state = _allocate(rows, columns, new_tokens, cache, self._model.device)
-            self._weights = weights
+            self._weights, self._lora, state = weights, StaticLora(self._model), None
+        room = (rows, columns, new_tokens)
+        if state is not None and any(wanted > there for wanted, there in zip(room, state.room, strict=True)):
+            room = tuple(map(max, room, state.room))  # type: ignore[assignment]
+            self._forget()
+            state = None
+        if state is None:
+            self._state = state = _allocate(*room, cache, self._model.device)
         return state
 
     def _forget(self) -> None:
         self._steps.clear()
-        self._state = None
+        self._state = self._pool = None
 
     def _step(self, state: _State, rows: int, columns: int, params: SamplingParams) -> _Recorded:
         key = (rows, columns, params.temperature, params.top_p)
+        if self._pool is None and state.mask.is_cuda:
+            self._pool = torch.cuda.graph_pool_handle()
         if key not in self._steps:
             self._steps[key] = _Recorded(
                 lambda: _step(self._model, _view(state, rows, columns), params),
                 f"{rows} x {columns}",
-                state.mask.device,
+                self._pool,
             )
         return self._steps[key]
 
 
 class _Recorded:
-    """A step that is run once as it is, then recorded, and from then on replayed; on a CPU it is just run."""
+    """A step that is run once as it is, then recorded, and from then on replayed; on a CPU it is just run.
 
-    def __init__(self, step: Callable[[], None], name: str, device: torch.device) -> None:
-        self._step, self._name = step, name
+    Recordings share a memory pool: what a step leaves behind lies outside of it, and they never run at the same time.
+    """
+
+    def __init__(self, step: Callable[[], None], name: str, pool: Any) -> None:
+        """Takes the pool to record with; None to record nothing."""
+        self._step, self._name, self._pool = step, name, pool
         self._calls = 0
-        self._record = device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if self._record and self._calls == 1:
-            self._graph = self._recorded()
-        self._calls += 1
         if self._graph is not None:
             self._graph.replay()
-        else:
+        elif self._pool is None:
             self._step()
+        elif self._calls == 0:
+            self._try()
+        else:
+            self._graph = self._recorded()
+            self._graph.replay()
+        self._calls += 1
 
-    def _recorded(self) -> torch.cuda.CUDAGraph | None:
-        """Returns the graph; recording runs nothing. None for models whose step cannot be recorded."""
-        start, graph = time.perf_counter(), torch.cuda.CUDAGraph()
+    def _try(self) -> None:
+        """Runs the step, and finds out whether it can be recorded: not if it waits for the device somewhere.
+
+        To find out by recording would leave torch's allocator, before 2.12, in the failed recording's pool.
+        """
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _waiting_is_an_error():
                 self._step()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as e:
             _logger.warning(
                 "This model's sampling cannot be recorded, it runs step by step (%s).", str(e).split("\n")[0]
             )
-            return None
+            self._pool = None
+            self._step()  # once more: what it had written by then, it writes again
+
+    def _recorded(self) -> torch.cuda.CUDAGraph:
+        """Returns the graph; recording runs nothing.
+
+        By hand and not by torch.cuda.graph, which gives all cached memory back to the device first, and leaves its
+        stream current where the recording fails.
+        """
+        start, graph = time.perf_counter(), torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                self._step()
+            except BaseException:
+                with suppress(RuntimeError):  # that the recording is broken off; what broke it says more
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
         _logger.info("Recorded sampling for %s in %.1f s.", self._name, time.perf_counter() - start)
         return graph
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _step(model: PreTrainedModel, state: _State, params: SamplingParams) -> None:
     """Reads the last token of every row and draws the next."""
     layers = [_Columns(k, v, state.column) for k, v in zip(state.keys, state.values, strict=True)]
     state.mask.index_fill_(1, state.column, True)
+    # What attention adds to its scores, made once for all layers: each would make it of True and False anew.
+    unseen = torch.finfo(model.dtype).min
+    scores = torch.zeros_like(state.mask, dtype=model.dtype).masked_fill_(~state.mask, unseen)
     logits = model(
         input_ids=state.token.unsqueeze(-1),
-        attention_mask=state.mask[:, None, None, :],
+        attention_mask=scores[:, None, None, :],
         position_ids=state.position.unsqueeze(-1),
         past_key_values=Cache(layers=layers),
         use_cache=True,

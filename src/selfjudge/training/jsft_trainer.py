@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
+from selfjudge.engines.fast_kernels import fast_kernels
 from selfjudge.engines.target_logprobs import target_logprobs, try_head
 from selfjudge.training.even import EvenCollator, EvenRows, even_sampler
 from selfjudge.training.whole_weights import check_layout
@@ -43,6 +44,12 @@ class JsftTrainer(Trainer):
         batches = super().get_batch_samples(epoch_iterator, num_batches, device)[0]
         total = torch.cat([b["target_weights"] for b in batches]).sum() if batches else torch.zeros(())
         return batches, self.accelerator.gather(total.to(device)).sum()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's; the backward is part of it, which may compute the forward again."""
+        with fast_kernels(self.model):
+            loss: Tensor = super().training_step(*args, **kwargs)
+        return loss
 
     def compute_loss(
         self,

@@ -15,6 +15,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from selfjudge.core.losses import Objective
+from selfjudge.engines.fast_kernels import fast_kernels
 from selfjudge.engines.responses import response_logprobs
 from selfjudge.engines.target_logprobs import try_head
 from selfjudge.training.even import EvenRows, even_sampler
@@ -126,6 +127,12 @@ class SelfJudgeTrainer(Trainer):
             before = int(prompts[:index].sum()) if index else 0
             self._add_replay(batches, self._replay, before, device)
         return batches, pairs.sum().clamp(min=1)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's; the backward is part of it, which may compute the forward again."""
+        with fast_kernels(self.model):
+            loss: Tensor = super().training_step(*args, **kwargs)
+        return loss
 
     def compute_loss(
         self,
