@@ -8,6 +8,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
@@ -15,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from selfjudge.engines import fast_kernels
-from selfjudge.engines.fast_kernels import _can_fuse, _fused
+from selfjudge.engines.fast_kernels import _norm, is_plain_norm
 
 
 class Gated(LlamaRMSNorm):
@@ -35,17 +36,17 @@ class Gated(LlamaRMSNorm):
 )
 def test_norms_are_tried(norm: nn.Module, fits: bool) -> None:
     before = deepcopy(norm.state_dict())
-    assert _can_fuse(norm) is fits
+    assert is_plain_norm(norm) is fits
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)])
-def test_the_fused_norm_is_the_norm(dtype: torch.dtype, tolerance: float) -> None:
+def test_the_norm_norm_is_the_norm(dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)
     norm = LlamaRMSNorm(64, 1e-3).to(dtype)
     norm.weight.data = torch.randn(64, dtype=dtype)
     x = torch.randn(5, 3, 64).to(dtype).requires_grad_()
-    ours, theirs = _fused(norm, x), norm(x)
+    ours, theirs = _norm(norm, x), norm(x)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs, atol=0, rtol=tolerance)
     grad = torch.randn_like(ours)
@@ -56,10 +57,50 @@ def test_the_fused_norm_is_the_norm(dtype: torch.dtype, tolerance: float) -> Non
     ):
         torch.testing.assert_close(found, expected, atol=8 * tolerance, rtol=8 * tolerance)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert _fused(norm, x).dtype == dtype
+        assert _norm(norm, x).dtype == dtype
 
 
-def test_within_it_norms_are_fused_and_afterwards_as_they_were(
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lora_and_its_gradients_are_pefts(
+    dtype: torch.dtype,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_llama(chatml_tokenizer).to(dtype), LoraConfig(r=4, target_modules="all-linear"))
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.02)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in weights} == {torch.float32}
+    ids = torch.randint(5, 60, (1, 60))
+
+    def gradients() -> tuple[torch.Tensor, int]:
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+            loss = model(ids).logits.float().log_softmax(-1)[0, :, 5].sum()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]), sum(kept)
+
+    pefts, peft_kept = gradients()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = gradients()
+    with monkeypatch.context() as on_gpu:
+        on_gpu.setattr(fast_kernels, "_on_gpu", lambda model: True)
+        with fast_kernels.fast_kernels(model):
+            ours, ours_kept = gradients()
+    if dtype == torch.float32:
+        torch.testing.assert_close(ours, pefts, atol=1e-5, rtol=1e-5)
+        return
+    model.float()
+    exact, _ = gradients()
+    # As exact as PEFT's under autocast, and nothing that a layer reads is kept in float32.
+    assert (ours - exact).norm() <= 1.2 * (mixed - exact).norm()
+    assert (ours - exact).norm() <= 0.05 * exact.norm()
+    assert ours_kept < 0.75 * peft_kept
+
+
+def test_within_it_norms_are_norm_and_afterwards_as_they_were(
     chatml_tokenizer: PreTrainedTokenizerFast,
     tiny_llama: Callable[..., LlamaForCausalLM],
     monkeypatch: pytest.MonkeyPatch,
@@ -67,7 +108,7 @@ def test_within_it_norms_are_fused_and_afterwards_as_they_were(
     model = tiny_llama(chatml_tokenizer).eval()
     ids = torch.tensor([[5, 6, 7]])
     calls: list[nn.Module] = []
-    monkeypatch.setattr(fast_kernels, "_fused", lambda norm, x: calls.append(norm) or _fused(norm, x))
+    monkeypatch.setattr(fast_kernels, "_norm", lambda norm, x: calls.append(norm) or _norm(norm, x))
     with torch.no_grad():
         expected = model(ids).logits
         with fast_kernels.fast_kernels(model):  # a CPU

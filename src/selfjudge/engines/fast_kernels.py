@@ -1,20 +1,23 @@
-"""Kernels that an accelerator is faster with, for as long as a model is used by us."""
+"""What an accelerator is faster with, for as long as a model is used by us: fewer kernels, less memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from selfjudge.engines.forwards import replaced_forwards
+
 _PLAIN: dict[type[nn.Module], bool] = {}
-"""What :func:`_is_plain` found out about a class."""
+"""What :func:`_computes_plainly` found out about a class."""
 
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Without cuDNN's, which makes a plan for each new shape; nearly every batch of ours has one."""
@@ -22,60 +25,81 @@ _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 
 @contextmanager
 def fast_kernels(model: nn.Module) -> Iterator[None]:
-    """Within it a model on a GPU runs its root mean square norms as one kernel each, and attention without cuDNN's.
+    """Within it a model on a GPU runs its norms and its LoRA with fewer kernels, and attention without cuDNN's.
 
-    A norm in float32 as transformers writes it is seven kernels, each through the device's memory. The fused one rounds
-    once, at its end. On a CPU nothing is changed.
+    A root mean square norm in float32 as transformers writes it is seven kernels, each through the device's memory; the
+    fused one rounds once, at its end. PEFT turns what comes into a layer to the adapter's float32, and training keeps
+    that; here the adapter works in the base's dtype, as it does under autocast. On a CPU nothing is changed.
     """
     if not _on_gpu(model):
         yield
         return
-    norms = [module for module in model.modules() if _can_fuse(module)]
-    for norm in norms:
-        norm.forward = MethodType(_fused, norm)  # type: ignore[method-assign]
-    try:
-        with sdpa_kernel(_ATTENTION):
-            yield
-    finally:
-        for norm in norms:
-            del norm.forward
+    norms = [(m, partial(_norm, m)) for m in model.modules() if is_plain_norm(m)]
+    adapters = [(m, partial(_lora, m)) for m in model.modules() if is_plain_lora(m)]
+    with replaced_forwards([*norms, *adapters]), sdpa_kernel(_ATTENTION):
+        yield
 
 
 def _on_gpu(model: nn.Module) -> bool:
     return next(model.parameters()).is_cuda
 
 
-def _fused(norm: Any, x: Tensor) -> Tensor:
+def _norm(module: Any, x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):  # which would have it in float32, and cast its result for each reader
         with torch.autocast(x.device.type, enabled=False):
-            return functional.rms_norm(x, norm.weight.shape, norm.weight, _eps(norm))
-    return functional.rms_norm(x, norm.weight.shape, norm.weight, _eps(norm))
+            return functional.rms_norm(x, module.weight.shape, module.weight, _eps(module))
+    return functional.rms_norm(x, module.weight.shape, module.weight, _eps(module))
 
 
 def _eps(norm: Any) -> float:
     return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
 
-def _can_fuse(module: nn.Module) -> bool:
-    """Returns whether the module is a norm whose forward is ours to replace."""
-    name = type(module).__name__
-    if not name.endswith("RMSNorm") or "forward" in module.__dict__ or isinstance(module.weight, DTensor):
+def _lora(module: Any, x: Tensor) -> Tensor:
+    (adapter,) = module.active_adapters
+    y: Tensor = module.base_layer(x)
+    down, up = (part[adapter].weight.to(y.dtype) for part in (module.lora_A, module.lora_B))
+    change = functional.linear(functional.linear(module.lora_dropout[adapter](x), down), up)
+    return torch.add(y, change, alpha=module.scaling[adapter])
+
+
+def is_plain_lora(module: nn.Module) -> bool:
+    """Returns whether a module is one active LoRA on a linear layer and nothing else, whole in this process."""
+    if type(module) is not LoraLinear or type(module.base_layer) is not nn.Linear:
+        return False
+    active = [name for name in module.active_adapters if name in module.lora_A]
+    return (
+        len(active) == len(module.active_adapters) == 1
+        and not module.disable_adapters
+        and not module.merged
+        and active[0] not in module.lora_variant
+        and module.lora_B[active[0]].bias is None
+        and _is_whole(module.lora_A[active[0]].weight)
+    )
+
+
+def is_plain_norm(module: nn.Module) -> bool:
+    """Returns whether a module computes weight · x / rms(x) and nothing else, and is whole in this process."""
+    if not type(module).__name__.endswith("RMSNorm") or not _is_whole(module.weight):
         return False
     if type(module) not in _PLAIN:
-        _PLAIN[type(module)] = _is_plain(module)
+        _PLAIN[type(module)] = _computes_plainly(module)
     return _PLAIN[type(module)]
 
 
+def _is_whole(weight: Any) -> bool:
+    """FSDP's weights are sharded tensors; DeepSpeed's have an id, and are there only while their module runs."""
+    return not isinstance(weight, DTensor) and not hasattr(weight, "ds_id")
+
+
 @torch.no_grad()
-def _is_plain(norm: Any) -> bool:
-    """Tries whether a norm computes weight · x / rms(x): some classes add 1 to the weight, or take more arguments."""
-    size = norm.weight.shape
+def _computes_plainly(norm: Any) -> bool:
+    """Tries a norm on numbers: some classes add 1 to the weight, or take more arguments."""
     kept = norm.weight.data
     try:
-        norm.weight.data = torch.linspace(-1, 2, size[0], device=kept.device)
-        x = torch.linspace(-3, 5, 2 * size[0], device=kept.device).view(2, -1)
-        expected = functional.rms_norm(x, size, norm.weight, _eps(norm))
-        return bool(torch.allclose(norm(x), expected, rtol=1e-4, atol=1e-5))
+        norm.weight.data = torch.linspace(-1, 2, kept.shape[0], device=kept.device)
+        x = torch.linspace(-3, 5, 2 * kept.shape[0], device=kept.device).view(2, -1)
+        return bool(torch.allclose(norm(x), _norm(norm, x), rtol=1e-4, atol=1e-5))
     except (AttributeError, TypeError, RuntimeError):
         return False
     finally:

@@ -6,14 +6,16 @@ linear layer where two do. Merged into half-precision weights, small updates wou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
+
+from selfjudge.engines.fast_kernels import is_plain_lora
+from selfjudge.engines.forwards import replaced_forwards
 
 
 class StaticLora:
@@ -24,23 +26,16 @@ class StaticLora:
 
     def __init__(self, model: nn.Module) -> None:
         """Takes the model with its adapter on."""
-        self._layers = [_Layer(module) for module in model.modules() if _is_plain(module)]
+        self._layers = [_Layer(module) for module in model.modules() if is_plain_lora(module)]
 
     def update(self) -> None:
         """Takes the adapter's weights as they are now."""
         for layer in self._layers:
             layer.update()
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> AbstractContextManager[None]:
         """Within it the layers run with the copies."""
-        for layer in self._layers:
-            layer.module.forward = layer.forward  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            for layer in self._layers:
-                del layer.module.forward
+        return replaced_forwards((layer.module, layer.forward) for layer in self._layers)
 
 
 class _Layer:
@@ -61,16 +56,3 @@ class _Layer:
         y = self._base(x)
         y.flatten(0, -2).addmm_(functional.linear(x, self._down).flatten(0, -2), self._up)
         return y
-
-
-def _is_plain(module: nn.Module) -> bool:
-    if type(module) is not LoraLinear or type(module.base_layer) is not nn.Linear:
-        return False
-    active = [name for name in module.active_adapters if name in module.lora_A]
-    return (
-        len(active) == len(module.active_adapters) == 1
-        and not module.disable_adapters
-        and not module.merged
-        and active[0] not in module.lora_variant
-        and module.lora_B[active[0]].bias is None
-    )

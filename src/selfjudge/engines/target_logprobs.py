@@ -4,8 +4,8 @@ computed anywhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from selfjudge.core.logprobs import chunk_length, head_logprobs, token_logprobs
 from selfjudge.engines.causal_lm import head_at
+from selfjudge.engines.forwards import replaced_forwards
 
 _Head = Callable[[Tensor], Tensor]
 
@@ -67,28 +68,20 @@ def _causal_lm(model: Any) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-@contextmanager
-def _in_place_of_logits(head: nn.Module, work: Callable[[_Head, Tensor], Tensor]) -> Iterator[None]:
-    """Lets the output head give what ``work`` makes of its forward and of the hidden states, [positions, hidden].
+def _in_place_of_logits(head: nn.Module, work: Callable[[_Head, Tensor], Tensor]) -> AbstractContextManager[None]:
+    """Within it the output head gives what ``work`` makes of its forward and of the hidden states, [positions, hidden].
 
     There, and not after the model's forward, because autocast and what else surrounds the forward then hold for
     ``work`` too; and by the head's own call, because its hooks are how FSDP and DeepSpeed know when the weights must be
     there. The model's logits are then [1, positions, 1].
     """
-    logits, own = head.forward, head.__dict__.get("forward")
+    logits = head.forward
 
     def forward(hidden: Tensor) -> Tensor:
         # A tensor of its own, and no view of one: FSDP's hooks are on what the head returns.
         return work(logits, hidden.flatten(0, -2))[None, :, None].clone()
 
-    head.forward = forward  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        if own is None:
-            del head.forward
-        else:
-            head.forward = own  # type: ignore[method-assign]
+    return replaced_forwards([(head, forward)])
 
 
 def try_head(model: nn.Module) -> None:
