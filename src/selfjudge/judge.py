@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from selfjudge.records import Comparison, LabelProbabilities, Message, OrderProb
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 
 Order = Literal["AB", "BA"]
+_ORDERS: tuple[Order, Order] = ("AB", "BA")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Judge:
         Raises:
             DataError: if a prompt is longer than the model's context; the comparison is named.
         """
-        questions = [question for comparison in comparisons for question in self._questions(comparison)]
+        questions = [question for asked in self._questions(comparisons) for question in asked]
         for question in questions:
             if len(question.prompt.token_ids) >= self.engine.max_length:
                 raise DataError(
@@ -51,13 +52,21 @@ class Judge:
                 )
         return questions
 
+    def fitting(self, comparisons: Sequence[Comparison]) -> list[list[Question]]:
+        """Returns each comparison's :meth:`questions`, or none where one of them is longer than the model's context."""
+        return [asked if _longest(asked) < self.engine.max_length else [] for asked in self._questions(comparisons)]
+
     def fits(self, comparison: Comparison) -> bool:
         """Returns whether every judgment prompt of the pair fits the model's context."""
-        return self.longest_prompt(comparison) < self.engine.max_length
+        return bool(self.fitting([comparison])[0])
 
     def longest_prompt(self, comparison: Comparison) -> int:
         """Returns the tokens of the pair's longest judgment prompt."""
-        return max(len(question.prompt.token_ids) for question in self._questions(comparison))
+        return self.longest_prompts([comparison])[0]
+
+    def longest_prompts(self, comparisons: Sequence[Comparison]) -> list[int]:
+        """Returns :meth:`longest_prompt` of each pair; many at once take less time."""
+        return [_longest(asked) for asked in self._questions(comparisons)]
 
     def room(self, prompt: tuple[Message, ...]) -> int:
         """Returns how many tokens each of two responses to a prompt may have to fit the model's context together."""
@@ -124,10 +133,17 @@ class Judge:
         comparison = Comparison(id="0", prompt=as_messages(prompt), response_a=response_a, response_b=response_b)
         return self.judge([comparison])[0]
 
-    def _questions(self, c: Comparison) -> Iterator[Question]:
-        for name, encoder in self.encoder.principles.items():
-            yield Question(c, name, "AB", encoder.prompt(c.prompt, c.response_a, c.response_b))
-            yield Question(c, name, "BA", encoder.prompt(c.prompt, c.response_b, c.response_a))
+    def _questions(self, comparisons: Sequence[Comparison]) -> list[list[Question]]:
+        """Returns the questions of each comparison."""
+        asked = [(c, name, order) for c in comparisons for name in self.encoder.principles for order in _ORDERS]
+        prompts = self.encoder.prompts([(c.prompt, c.response_a, c.response_b) for c in comparisons])
+        questions = [Question(*which, prompt) for which, prompt in zip(asked, prompts, strict=True)]
+        step = 2 * len(self.encoder.principles)
+        return [questions[i : i + step] for i in range(0, len(questions), step)]
+
+
+def _longest(questions: Sequence[Question]) -> int:
+    return max(len(question.prompt.token_ids) for question in questions)
 
 
 def as_messages(prompt: str | Sequence[Message]) -> tuple[Message, ...]:

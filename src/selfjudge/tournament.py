@@ -163,10 +163,11 @@ def _groups(
     A prompt's first round has about as many judgments as candidates, each as long as that of its first two.
     """
     start, total = 0, 0
-    for i, texts in enumerate(candidates):
-        if tokens is not None and len(texts) > 1:
-            pair = Comparison(id=str(i), prompt=prompts[i], response_a=texts[0], response_b=texts[1])
-            size = len(texts) * judge.longest_prompt(pair)
+    if tokens is not None:
+        contested = [(i, texts[0], texts[1]) for i, texts in enumerate(candidates) if len(texts) > 1]
+        pairs = [Comparison(id=str(i), prompt=prompts[i], response_a=a, response_b=b) for i, a, b in contested]
+        for (i, _, _), length in zip(contested, judge.longest_prompts(pairs), strict=True):
+            size = len(candidates[i]) * length
             if total + size > tokens and i > start:
                 yield range(start, i)
                 start, total = i, 0

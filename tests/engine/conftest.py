@@ -72,7 +72,7 @@ def comparisons() -> list[Comparison]:
 def judgments(comparisons: list[Comparison], chat: ChatEncoder) -> list[JudgmentPrompt]:
     """Judgment prompts as the judge puts them, both orders of each pair; two are longer than a block of the cache."""
     judge = Judge(None, JudgmentEncoder(load_templates("world"), chat))  # type: ignore[arg-type]
-    prompts = [q.prompt for c in comparisons[:20] for q in judge._questions(c)]
+    prompts = [q.prompt for asked in judge._questions(comparisons[:20]) for q in asked]
     long = [JudgmentPrompt(tuple([*p.token_ids] * 6)[-200:], p.label_ids) for p in prompts[:2]]
     return [*prompts, *long]
 

@@ -49,8 +49,7 @@ ORDINARY = [
 def test_ordinary_text_as_apply_chat_template(
     tokenizer: PreTrainedTokenizerFast, chat: ChatEncoder, messages: list[Message]
 ) -> None:
-    for _ in range(2):  # the second time pieces are known
-        assert chat.prompt_ids(messages) == applied(tokenizer, messages)
+    assert chat.prompt_ids(messages) == applied(tokenizer, messages)
 
 
 def specials_of(tokenizer: PreTrainedTokenizerBase, ids: list[int] | tuple[int, ...]) -> Counter[int]:

@@ -59,6 +59,7 @@ def test_a_judgment_prompt_leaves_its_label_a_token(world_chat: ChatEncoder) -> 
         judge_of(needed, world_chat).compare(PROMPT, pair.response_a, pair.response_b)
     assert judge_of(needed + 1, world_chat).fits(pair)
     assert len(judge_of(needed + 1, world_chat).questions([pair])) == 2
+    assert [len(judge_of(n, world_chat).fitting([pair])[0]) for n in (needed, needed + 1)] == [0, 2]
 
 
 @pytest.mark.parametrize("context", [80, 81, 82, 83])

@@ -203,6 +203,8 @@ def test_a_pair_that_does_not_fit_is_named(
     long = long.model_copy(update={"id": "row-17", "response_b": "tide, " * 60})
     assert judge.fits(short)
     assert not judge.fits(long)
+    assert judge.fitting([short, long, short]) == [judge.questions([short]), [], judge.questions([short])]
+    assert judge.longest_prompts([long, short]) == [judge.longest_prompt(long), judge.longest_prompt(short)]
     with pytest.raises(DataError, match=r"'row-17': its judgment prompt has \d+ tokens, the model takes 200"):
         judge.judge([short, long])
 

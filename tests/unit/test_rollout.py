@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from call_counting import counting
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
 from selfjudge.engines.base import Progress, SamplingParams
 from selfjudge.judge import Judge
@@ -170,3 +172,14 @@ def test_rollout_seeds_depend_on_run_and_step() -> None:
     assert len(seeds) == 1000
     assert rollout_seed(1, 2) == rollout_seed(1, 2)
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_each_judgment_prompt_is_encoded_once(world_tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = Scripted(ChatEncoder(world_tokenizer), SCRIPT)
+    judge = Judge(engine, JudgmentEncoder(load_templates("world"), engine.chat))
+    tokenizer = counting(engine.chat)
+    collector = RolloutCollector(engine, judge, engine, SamplingParams(n=2), PairRules("hard"), engine.response_kl)
+    assert len(collector.collect(PROMPTS, 0).pairs) == 2
+    (asked,) = tokenizer.calls
+    assert sum("\nA: good\nB: bad\n" in text for text in asked) == 1  # of two matches
+    assert len([text for text in asked if "\nB: " in text]) == 6  # three distinct matches in both orders

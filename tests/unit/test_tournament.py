@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
+from call_counting import counting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
 from selfjudge.core.bracket import tie_winner
 from selfjudge.engines.base import Progress, SamplingParams
@@ -155,6 +157,19 @@ def test_groups_are_as_large_as_what_the_engine_remembers(
     finally:
         engine.remembers = None
     assert engine.batches == batches
+
+
+def test_the_tokenizer_is_called_once_a_round(world_tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = ScoreEngine(ChatEncoder(world_tokenizer))
+    judge = Judge(engine, JudgmentEncoder(load_templates("world"), engine.chat))
+    tokenizer = counting(engine.chat)
+    texts = [[f"score {i + j}" for j in range(4)] for i in range(5)]
+    play(judge, [PROMPT] * 5, texts)
+    assert len(tokenizer.calls) == 2
+    tokenizer.calls.clear()
+    engine.remembers = 10_000
+    play(judge, [PROMPT] * 5, texts)
+    assert len(tokenizer.calls) == 1 + 2  # all prompts' lengths, then the rounds
 
 
 def test_no_candidates_and_uneven_lists_are_errors(judge: Judge) -> None:

@@ -66,13 +66,13 @@ def _verdicts(opened: OpenedEngine, pairs: Sequence[JudgePair]) -> list[Verdict 
     from selfjudge.errors import DataError
 
     judge = opened.judge(opened.engine)
-    fitting = [judge.fits(pair.comparison) for pair in pairs]
-    if not any(fitting):
+    asked = judge.fitting([pair.comparison for pair in pairs])
+    if not any(asked):
         raise DataError("No pair fits the context of the judge: name a model that takes longer texts, or other pairs.")
-    questions = judge.questions([pair.comparison for pair, fits in zip(pairs, fitting, strict=True) if fits])
+    questions = [question for each in asked for question in each]
     with progress_bar("Judging", len(questions)) as advance:
         found = iter(judge.verdicts(questions, advance))
-    return [next(found) if fits else None for fits in fitting]
+    return [next(found) if each else None for each in asked]
 
 
 def _judged(

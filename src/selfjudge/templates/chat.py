@@ -12,9 +12,8 @@ the chat template puts around turns without their being marked as special (``<ï½
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,11 @@ CHAT_TEMPLATES = Path(__file__).parent / "chat"
 # own occurrences in the text are marked too, so that unmarking is exact.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MASKED = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-# Longer pieces are hardly ever the same twice.
-_KEPT_CHARACTERS = 2000
+# How many texts the tokenizer gets in one call: for each of them it holds far more than ids until the call is over.
+_AT_ONCE = 2048
+
+_Rendered = tuple[str, list[str]]
+"""What a chat template made of messages, and the strings whose places are marked in it."""
 
 # Turns whose texts occur nowhere else, to see what a chat template puts around them.
 _PROBE = tuple(
@@ -86,8 +88,6 @@ class ChatEncoder:
         alternatives = "|".join(re.escape(t) for t in sorted(self._specials, key=len, reverse=True))
         self._special = re.compile(f"({alternatives})")
         self._to_mask = re.compile(f"{alternatives}|{_OPEN}")
-        # Most pieces of a judgment prompt are the template's own: role names, the system text, what leads to the label.
-        self._kept_ids = lru_cache(maxsize=256)(lambda text: tuple(self.text_ids(text)))
         self.stop_ids = self._stop_ids()
         self.markers = self._turn_markers()
 
@@ -97,18 +97,22 @@ class ChatEncoder:
 
     def prefixed_ids(self, messages: Sequence[Message], prefix: str) -> list[int]:
         """Returns the ids of a prompt whose assistant turn already begins with the plain text ``prefix``."""
-        rendered, masked = self._render(messages, generation_prompt=True)
-        return self._ids(rendered + prefix, masked)
+        (ids,) = self.all_prefixed_ids([(messages, prefix)])
+        return ids
+
+    def all_prefixed_ids(self, prompts: Iterable[tuple[Sequence[Message], str]]) -> list[list[int]]:
+        """Returns :meth:`prefixed_ids` of many prompts, which are tokenised together.
+
+        Args:
+            prompts: the messages and the prefix of each.
+        """
+        rendered = [(*self._render(messages, generation_prompt=True), prefix) for messages, prefix in prompts]
+        return self._ids([(text + prefix, masked) for text, masked, prefix in rendered])
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of plain text: nothing added, nothing in it read as a special token."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        if len(text) < 2 or self._structural_ids.isdisjoint(ids):
-            return list(ids)
-        # A unigram model knows `</s>` as a piece of text, and added tokens not marked as special are found in any
-        # text. Cut in two until the cut goes through it, such a string is spelt.
-        half = len(text) // 2
-        return [*self.text_ids(text[:half]), *self.text_ids(text[half:])]
+        (ids,) = self._all_text_ids([text])
+        return ids
 
     def dialogue(self, messages: Sequence[Message]) -> TokenizedDialogue:
         """Returns a whole dialogue with its assistant turns marked as targets.
@@ -119,8 +123,8 @@ class ChatEncoder:
         Raises:
             ModelError: if the chat template rewrites earlier turns, so that a prompt is no prefix of the dialogue.
         """
-        ids: list[int] = []
-        is_target: list[bool] = []
+        parts: list[_Rendered] = []  # what stands before a turn, the turn and what follows it, one after another
+        ends: list[list[int]] = []
         done = ""
         turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
         for i in turns:
@@ -131,30 +135,34 @@ class ChatEncoder:
                     f"The chat template of {self.tokenizer.name_or_path!r} rewrites earlier turns, so prompts are not "
                     "prefixes of dialogues: set model.chat_template to one that does not."
                 )
-            prompt = self._ids(before[len(done) :], masked_before)
-            turn, rest = self._assistant_turn(after[len(before) :], masked_after, last=i == turns[-1])
-            ids += [*prompt, *turn, *rest]
-            is_target += [False] * len(prompt) + [True] * len(turn) + [False] * len(rest)
+            turn, end, rest = self._assistant_turn(after[len(before) :], last=i == turns[-1])
+            parts += [(before[len(done) :], masked_before), (turn, masked_after), (rest, masked_after)]
+            ends.append(end)
             done = after
+        found = self._ids(parts)
+        ids: list[int] = []
+        is_target: list[bool] = []
+        for prompt, turn_ids, end, rest_ids in zip(found[::3], found[1::3], ends, found[2::3], strict=True):
+            ids += [*prompt, *turn_ids, *end, *rest_ids]
+            is_target += [False] * len(prompt) + [True] * len(turn_ids + end) + [False] * len(rest_ids)
         return TokenizedDialogue(ids=tuple(ids), is_target=tuple(is_target))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _assistant_turn(self, text: str, masked: list[str], *, last: bool) -> tuple[list[int], list[int]]:
-        """Splits a rendered turn into the response with its end token, and what the template adds after it."""
+    def _assistant_turn(self, text: str, *, last: bool) -> tuple[str, list[int], str]:
+        """Splits a rendered turn into the response, the id of its end token, and what the template adds after it."""
         content, *tail = self._special.split(text, maxsplit=1)
-        response = self._ids(content if tail else content.rstrip(), masked)
         if not tail:
-            return ([*response, self._eos] if last else response), []
-        return [*response, self._specials[tail[0]]], ([] if last else self._ids(tail[1], masked))
+            return content.rstrip(), [self._eos] if last else [], ""
+        return content, [self._specials[tail[0]]], "" if last else tail[1]
 
     @property
     def _eos(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
-    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> tuple[str, list[str]]:
+    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> _Rendered:
         masked: list[str] = []
 
         def mask(match: re.Match[str]) -> str:
@@ -171,15 +179,49 @@ class ChatEncoder:
             ) from e
         return str(rendered), masked
 
-    def _ids(self, rendered: str, masked: list[str]) -> list[int]:
-        ids: list[int] = []
-        for i, piece in enumerate(self._special.split(rendered)):
-            if i % 2:
-                ids.append(self._specials[piece])
-            elif piece:
-                text = _MASKED.sub(lambda m: masked[int(m.group(1))], piece) if masked else piece
-                ids += self._kept_ids(text) if len(text) <= _KEPT_CHARACTERS else self.text_ids(text)
-        return ids
+    def _ids(self, rendered: Iterable[_Rendered]) -> list[list[int]]:
+        rows = [self._pieces(*each) for each in rendered]
+        texts = list(dict.fromkeys(text for row in rows for text in row[::2] if text))
+        known = {"": [], **dict(zip(texts, self._all_text_ids(texts), strict=True))}
+        found: list[list[int]] = []
+        for row in rows:
+            ids = [*known[row[0]]]
+            for special, text in zip(row[1::2], row[2::2], strict=True):
+                ids.append(self._specials[special])
+                ids += known[text]
+            found.append(ids)
+        return found
+
+    def _pieces(self, rendered: str, masked: list[str]) -> list[str]:
+        """Returns plain text, special token, plain text and so on; texts may be empty."""
+        pieces = self._special.split(rendered)
+        if masked:
+            pieces[::2] = [_MASKED.sub(lambda m: masked[int(m.group(1))], text) for text in pieces[::2]]
+        return pieces
+
+    def _all_text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns :meth:`text_ids` of each text. The tokenizer gets them together, to encode them in parallel."""
+        found: list[list[int]] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            found += self.tokenizer(
+                list(texts[start : start + _AT_ONCE]),
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
+        return [self._spelt(text, ids) for text, ids in zip(texts, found, strict=True)]
+
+    def _spelt(self, text: str, ids: list[int]) -> list[int]:
+        """Returns the ids of a text, of which ``ids`` are those that the tokenizer found, without any structural id."""
+        if len(text) < 2 or self._structural_ids.isdisjoint(ids):
+            return ids
+        # A unigram model knows `</s>` as a piece of text, and added tokens not marked as special are found in any
+        # text. Cut in two until the cut goes through it, such a string is spelt.
+        half = len(text) // 2
+        first, second = self._all_text_ids([text[:half], text[half:]])
+        return first + second
 
     def _roles(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Moves a system text into the first user turn for chat templates that know no system role."""

@@ -5,7 +5,9 @@ Training, self-training, the tournament, evaluation and serving all come through
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from selfjudge.errors import TemplateError
@@ -21,6 +23,8 @@ from selfjudge.templates.template import (
 )
 
 Label = Literal["A", "B"]
+Pair = tuple[tuple[Message, ...], str, str]
+"""A prompt and two responses to it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,24 @@ class PrincipleEncoder:
         Raises:
             TemplateError: if the label merges with the text before it.
         """
-        ids = self._labelled(prompt, first, second, "A")
+        return self.less_label(self._labelled(prompt, first, second, "A"))
+
+    def filler(self) -> Callable[[tuple[Message, ...], str, str], tuple[Message, ...]]:
+        """Returns what makes the messages of prompt, first and second response.
+
+        It remembers every text that it has made ready for the template, so a use of it should end with the texts.
+        """
+        quoted, within = self.template.quoted, self._within_turn
+        response = cache(lambda text: quoted(within(text)))
+        context = cache(lambda turns: quoted(context_text(tuple(map(self._turn, turns)))))
+        return lambda prompt, first, second: self.template.filled(context(prompt), response(first), response(second))
+
+    def less_label(self, ids: Sequence[int]) -> JudgmentPrompt:
+        """Returns the judgment prompt of the ids of prefix and label A tokenised together.
+
+        Raises:
+            TemplateError: if the label merges with the text before it.
+        """
         if ids[-1] != self.label_ids[0]:
             raise TemplateError(self._complaint())
         return JudgmentPrompt(token_ids=tuple(ids[:-1]), label_ids=self.label_ids)
@@ -61,10 +82,10 @@ class PrincipleEncoder:
         return [*self._chat.text_ids(text), self._chat.stop_ids[-1]]
 
     def _labelled(self, prompt: tuple[Message, ...], first: str, second: str, label: Label) -> list[int]:
-        turns = tuple(Message(role=m.role, content=self._within_turn(m.content)) for m in prompt)
-        responses = map(self._within_turn, (first, second))
-        messages = self.template.messages(context_text(turns), *responses)
-        return self._chat.prefixed_ids(messages, self.template.prefix + label)
+        return self._chat.prefixed_ids(self.filler()(prompt, first, second), self.template.prefix + label)
+
+    def _turn(self, message: Message) -> Message:
+        return Message(role=message.role, content=self._within_turn(message.content))
 
     def _within_turn(self, text: str) -> str:
         """Returns the text without anything that the chat template itself writes, as text, to end or begin a turn."""
@@ -95,3 +116,23 @@ class JudgmentEncoder:
         """Raises TemplateError as :class:`PrincipleEncoder` does."""
         self.templates = templates
         self.principles = {t.principle: PrincipleEncoder(t, chat) for t in templates.templates}
+        self._chat = chat
+
+    def prompts(self, pairs: Sequence[Pair]) -> list[JudgmentPrompt]:
+        """Returns the judgment prompts of pairs, tokenised together: pair by pair, under each principle, both orders.
+
+        They are those of :meth:`PrincipleEncoder.prompt`, first with the pair's responses in their order, then with
+        the second shown first. There are 2 x principles for each pair.
+
+        Raises:
+            TemplateError: as :meth:`PrincipleEncoder.prompt` does.
+        """
+        fillers = [(encoder, encoder.filler()) for encoder in self.principles.values()]
+        asked = [
+            (encoder, fill(prompt, *shown))
+            for prompt, a, b in pairs
+            for encoder, fill in fillers
+            for shown in ((a, b), (b, a))
+        ]
+        ids = self._chat.all_prefixed_ids((messages, encoder.template.prefix + "A") for encoder, messages in asked)
+        return [encoder.less_label(each) for (encoder, _), each in zip(asked, ids, strict=True)]

@@ -53,10 +53,16 @@ class JudgmentTemplate:
         Inserted text is never scanned for placeholders, and a line of it that reads like one of the template's own
         headings is quoted with ``> ``, so that a response cannot pose as another section of the prompt.
         """
+        return self.filled(self.quoted(context), self.quoted(response_a), self.quoted(response_b))
+
+    def quoted(self, text: str) -> str:
+        """Returns a text with every line quoted that reads like one of the template's own headings."""
+        return quote_headings(text, _headings(self.user))
+
+    def filled(self, context: str, response_a: str, response_b: str) -> tuple[Message, ...]:
+        """Returns the messages of :meth:`messages` from texts that :meth:`quoted` has returned."""
         values = {"context": context, "response_a": response_a, "response_b": response_b}
-        headings = _headings(self.user)
-        quoted = {name: quote_headings(text, headings) for name, text in values.items()}
-        user = Message(role="user", content=_fill(self.user, quoted))
+        user = Message(role="user", content=_fill(self.user, values))
         return (Message(role="system", content=self.system), user) if self.system else (user,)
 
     def rationale_text(self, rationale_a: str, rationale_b: str) -> str:
@@ -199,7 +205,7 @@ def heading_lines(headings: Collection[tuple[str, ...]]) -> Headings | None:
 def _pattern(headings: Collection[Sequence[str]]) -> re.Pattern[str]:
     alternatives = "|".join(_MARKUP.join(map(re.escape, parts)) for parts in sorted(map(tuple, headings)))
     return re.compile(
-        rf"(?:^|(?<=[{_LINE_ENDS}])){_MARKUP}(?:{alternatives})(?=[^\S{_LINE_ENDS}]*(?:$|[{_LINE_ENDS}]|[^\w\s]|_))",
+        rf"{_MARKUP}(?:{alternatives})(?=[^\S{_LINE_ENDS}]*(?:$|[{_LINE_ENDS}]|[^\w\s]|_))",
         re.IGNORECASE,
     )
 
@@ -208,8 +214,6 @@ def quote_headings(text: str, headings: Headings | None) -> str:
     """Puts ``> `` before every line of ``text`` that reads like a heading."""
     if headings is None:
         return text
-    if _PLAIN.fullmatch(text):
-        return headings.plain.sub(r"> \g<0>", text)
     return "".join(f"> {line}" if headings.begin(line) else line for line in _LINE.findall(text))
 
 

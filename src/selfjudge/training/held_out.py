@@ -43,7 +43,9 @@ def judge_held_out(recipe: Recipe, model: str) -> Judged | None:
     judge = Judge(engine, JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat))
     longest = min(recipe.data.max_length, engine.max_length - 1)
     records = [r for r in prepare_data(recipe.data, recipe.seed).held_out if r.principle == OVERALL]
-    comparisons = [c for c in as_comparisons(records) if judge.longest_prompt(c) <= longest][:MAX_PAIRS]
+    pairs = as_comparisons(records)
+    lengths = judge.longest_prompts(pairs)
+    comparisons = [c for c, length in zip(pairs, lengths, strict=True) if length <= longest][:MAX_PAIRS]
     return Judged(comparisons, spread(comparisons, lambda share, _: judge.judge(share))) if comparisons else None
 
 

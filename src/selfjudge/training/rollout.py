@@ -181,9 +181,11 @@ class RolloutCollector:
             for i, j in row.matches
             if not identical(a := row.samples[i], b := row.samples[j])
         }
-        fitting = {place: c for place, c in comparisons.items() if self.judge.fits(c)}
+        asked = self.judge.fitting(list(comparisons.values()))
+        fitting = [place for place, questions in zip(comparisons, asked, strict=True) if questions]
+        judged = self.judge.verdicts([question for questions in asked for question in questions], progress)
         verdicts: list[dict[Match, Verdict]] = [{} for _ in unjudged]
-        for (n, i, j), verdict in zip(fitting, self.judge.judge(list(fitting.values()), progress), strict=True):
+        for (n, i, j), verdict in zip(fitting, judged, strict=True):
             verdicts[n][i, j] = verdict
         return [replace(row, verdicts=found) for row, found in zip(unjudged, verdicts, strict=True)]
 
