@@ -76,9 +76,12 @@ def test_lora_and_its_gradients_are_pefts(
     assert {p.dtype for p in weights} == {torch.float32}
     ids = torch.randint(5, 60, (1, 60))
 
+    def in_float32(kept: torch.Tensor) -> int:
+        return kept.nbytes if kept.dtype == torch.float32 and kept.shape[-1] != model.config.vocab_size else 0
+
     def gradients() -> tuple[torch.Tensor, int]:
         kept: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(in_float32(t)) or t, lambda t: t):
             loss = model(ids).logits.float().log_softmax(-1)[0, :, 5].sum()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]), sum(kept)
 
@@ -94,10 +97,10 @@ def test_lora_and_its_gradients_are_pefts(
         return
     model.float()
     exact, _ = gradients()
-    # As exact as PEFT's under autocast, and nothing that a layer reads is kept in float32.
+    # As exact as PEFT's under autocast, and what a layer reads is not kept in float32.
     assert (ours - exact).norm() <= 1.2 * (mixed - exact).norm()
     assert (ours - exact).norm() <= 0.05 * exact.norm()
-    assert ours_kept < 0.75 * peft_kept
+    assert ours_kept < 0.4 * peft_kept  # the rest is of the norms, which a CPU does not fuse
 
 
 def test_within_it_norms_are_norm_and_afterwards_as_they_were(
