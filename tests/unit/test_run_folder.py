@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def test_a_new_run_says_what_it_is(tmp_path: Path, recipe: Recipe) -> None:
     run.finish(steps=3)
     info = json.loads((run.path / "run.json").read_text())
     assert (info["status"], info["steps"], info["data"], info["stage"]) == ("finished", 3, {"x": "fingerprint"}, "jsft")
+
+
+def test_a_package_that_is_not_installed_is_no_error(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name in ("selfjudge", "datasets"):
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    versions = RunFolder.open(tmp_path / "run", "jsft", recipe).info["versions"]
+    assert (versions["selfjudge"], versions["torch"]) == ("not installed", "1.2")
 
 
 def test_an_empty_folder_is_free(tmp_path: Path, recipe: Recipe) -> None:

@@ -193,7 +193,15 @@ def _differences(before: Any, now: Any, at: str = "") -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in _PACKAGES}
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(name: str) -> str:
+    """Also of what is not there: this package runs from its sources too, and datasets only reads from the Hub."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _now() -> str:
