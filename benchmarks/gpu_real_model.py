@@ -90,6 +90,7 @@ def run(name: str, command: Sequence[str], limit: float = LIMIT) -> subprocess.C
     except subprocess.TimeoutExpired as e:
         code, output = 124, None
         said = "".join(part.decode(errors="replace") for part in (e.stdout, e.stderr) if part)
+    said = "\n".join(line for line in said.splitlines() if "%|" not in line)  # progress bars
     seconds = time.monotonic() - start
     _done[name] = {"seconds": round(seconds, 1), "exit": code}
     with (OUT / "real.log").open("a", encoding="utf-8") as log:
@@ -106,7 +107,7 @@ def write() -> None:
 
 def note(name: str, figures: dict[str, Any]) -> None:
     """Adds figures to a command that was run, and writes and prints them."""
-    _done[name] |= figures
+    _done.setdefault(name, {}).update(figures)
     write()
     print(f"  {json.dumps(figures, ensure_ascii=False)[:700]}", flush=True)
 
@@ -198,10 +199,10 @@ def accuracies(found: dict[str, Any], which: str) -> dict[str, Any] | None:
 def steps_in(share: float, wanted: int, name: str) -> int:
     """Returns the steps that fit into a share of the time left, at the speed of an earlier training.
 
-    Start-up, and reading thousands of records, take up to 45 seconds of it.
+    Start-up, and reading thousands of records, take up to a minute of it.
     """
     per_step = _done.get(name, {}).get("seconds_per_step")
-    return wanted if per_step is None else max(2, min(wanted, int((share * left() - 45) / per_step)))
+    return wanted if per_step is None else max(2, min(wanted, int((share * left() - 60) / per_step)))
 
 
 def demo() -> None:
@@ -209,6 +210,8 @@ def demo() -> None:
     folder = WORK / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     cli("demo", "demo", "--output-dir", str(folder))
+    for part in ("jsft", "soft", "hard"):
+        figures_of_training(f"demo-{part}", folder / part)
     if (folder / "results.json").is_file():
         note("demo", json.loads((folder / "results.json").read_text(encoding="utf-8")))
 
@@ -232,9 +235,10 @@ def small(model: str) -> None:
 def long(model: str) -> None:
     """As much of the recipe as there is time for."""
     pairs, sets = files("PAIRS"), files("JUDGE")
-    examples = 2 * sum(map(count, pairs))  # of each pair a policy row and a judgment
-    steps = steps_in(0.45, -(-examples // EXAMPLES), "jsft-small")
-    reference = train("jsft-long", "jsft", steps, model, pairs)
+    # Of each pair there is a policy row and a judgment, where they are not too long.
+    epoch = -(-2 * sum(map(count, pairs)) // EXAMPLES)
+    steps = steps_in(0.45, epoch, "jsft-small")
+    reference = train("jsft-long", "jsft", -1 if steps == epoch else steps, model, pairs)
     if reference is None:
         return
     judge("judge-long", str(reference), sets, model)
