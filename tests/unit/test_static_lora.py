@@ -32,7 +32,7 @@ def with_lora(model: LlamaForCausalLM, **settings: object) -> PeftModel:
 def test_the_logits_are_pefts_and_follow_an_update(model: LlamaForCausalLM) -> None:
     policy = with_lora(model)
     lora = StaticLora(policy)
-    assert len(lora._layers) == 7 * model.config.num_hidden_layers
+    assert sum(len(g._modules) for g in lora._groups) == 7 * model.config.num_hidden_layers
     for _ in range(2):
         lora.update()
         expected = policy(IDS).logits
@@ -65,12 +65,13 @@ _VIEWS = {
     torch.ops.aten.alias.default,
     torch.ops.aten.unsqueeze.default,
     torch.ops.aten.slice.Tensor,
+    torch.ops.aten.split_with_sizes.default,
     torch.ops.aten.expand.default,
 }
 
 
 @torch.no_grad()
-def test_a_layer_takes_two_operations_more(model: LlamaForCausalLM) -> None:
+def test_a_layer_takes_fewer_operations_than_pefts(model: LlamaForCausalLM) -> None:
     model = model.to(torch.bfloat16)
     with Count() as plain:
         model(IDS)
@@ -81,21 +82,22 @@ def test_a_layer_takes_two_operations_more(model: LlamaForCausalLM) -> None:
         policy(IDS)
     with Count() as ours, lora.in_use():
         policy(IDS)
-    layers = len(lora._layers)
-    assert ours.operations - plain.operations == 2 * layers
-    assert pefts.operations - plain.operations >= 6 * layers
+    layers = model.config.num_hidden_layers
+    # Queries, keys and values read the same, gate and up do: four first products and seven second ones.
+    assert ours.operations - plain.operations == 11 * layers
+    assert pefts.operations - plain.operations >= 6 * 7 * layers
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}])
 def test_other_kinds_of_lora_run_as_peft_has_them(model: LlamaForCausalLM, settings: dict[str, object]) -> None:
-    assert not StaticLora(with_lora(model, **settings))._layers
+    assert not StaticLora(with_lora(model, **settings))._groups
 
 
 @torch.no_grad()
 def test_an_adapter_that_is_off_or_merged_stays_so(model: LlamaForCausalLM) -> None:
     policy = with_lora(model)
     with policy.disable_adapter():
-        assert not StaticLora(policy)._layers
+        assert not StaticLora(policy)._groups
     policy.merge_adapter()
-    assert not StaticLora(policy)._layers
+    assert not StaticLora(policy)._groups

@@ -290,4 +290,4 @@ def _busy_tokens(model: PreTrainedModel) -> int:
     """
     if model.device.type == "cpu":
         return 256
-    return int(min(32768, max(1024, 5e12 / model.num_parameters())))
+    return int(min(16384, max(1024, 5e12 / model.num_parameters())))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from transformers.cache_utils import StaticLayer
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.causal_lm import can_share
 from selfjudge.engines.decode import Ended, Sampled, cut, draw, prefill, tell
+from selfjudge.engines.grouped_attention import grouped_attention
 from selfjudge.engines.static_lora import StaticLora
 
 _COLUMNS = 128
@@ -159,8 +161,7 @@ class StaticDecoder:
                     here = here[going]
                     for tensor in state.per_row:
                         tensor[: len(going)] = tensor[going]
-            with self._lora.in_use():
-                self._step(state, _bucket(len(here)), columns, params)()
+            self._step(state, _bucket(len(here)), columns, params)()
         return ids, logprobs
 
     def _fitting(self, rows: int, columns: int, new_tokens: int, cache: Cache) -> _State:
@@ -187,11 +188,13 @@ class StaticDecoder:
         if self._pool is None and state.mask.is_cuda:
             self._pool = torch.cuda.graph_pool_handle()
         if key not in self._steps:
-            self._steps[key] = _Recorded(
-                lambda: _step(self._model, _view(state, rows, columns), params),
-                f"{rows} x {columns}",
-                self._pool,
-            )
+            view, lora = _view(state, rows, columns), self._lora
+
+            def step() -> None:
+                with lora.in_use(), grouped_attention(self._model):
+                    _step(self._model, view, params)
+
+            self._steps[key] = _Recorded(step, f"{rows} x {columns}", self._pool)
         return self._steps[key]
 
 
@@ -243,7 +246,7 @@ class _Recorded:
         stream current where the recording fails.
         """
         start, graph = time.perf_counter(), torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
+        stream = _recording_stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
@@ -257,6 +260,12 @@ class _Recorded:
         torch.cuda.current_stream().wait_stream(stream)
         _logger.info("Recorded sampling for %s in %.1f s.", self._name, time.perf_counter() - start)
         return graph
+
+
+@cache
+def _recording_stream() -> torch.cuda.Stream:
+    """Returns the one stream that all recordings are made on: matrix products keep a workspace for each."""
+    return torch.cuda.Stream()
 
 
 @contextmanager

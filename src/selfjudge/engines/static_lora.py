@@ -1,11 +1,13 @@
-"""LoRA in a recorded step: two products in the base's dtype and nothing else, from tensors that stay where they are.
+"""LoRA in a recorded step: products in the base's dtype and nothing else, from tensors that stay where they are.
 
 PEFT casts what comes in to the adapter's float32, multiplies, scales, adds and casts back: six operations for each
-linear layer where two do. Merged into half-precision weights, small updates would vanish.
+linear layer where two products do. Merged into half-precision weights, small updates would vanish.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -21,38 +23,58 @@ from selfjudge.engines.forwards import replaced_forwards
 class StaticLora:
     """Copies of a model's active LoRA adapter, with which its layers can run; sampling alone, no gradients.
 
-    Only plain LoRA on plain linear layers is replaced; everything else runs as PEFT has it.
+    Only plain LoRA on plain linear layers is replaced; everything else runs as PEFT has it. Layers side by side, which
+    mostly read the same (queries, keys and values; gate and up), share the first of the two products.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Takes the model with its adapter on."""
-        self._layers = [_Layer(module) for module in model.modules() if is_plain_lora(module)]
+        self._groups: list[_Group] = []
+        for parent in model.modules():
+            side_by_side: dict[int, list[LoraLinear]] = defaultdict(list)
+            for module in parent.children():
+                if is_plain_lora(module):
+                    side_by_side[module.in_features].append(module)
+            self._groups += map(_Group, side_by_side.values())
 
     def update(self) -> None:
         """Takes the adapter's weights as they are now."""
-        for layer in self._layers:
-            layer.update()
+        for group in self._groups:
+            group.update()
 
     def in_use(self) -> AbstractContextManager[None]:
         """Within it the layers run with the copies."""
-        return replaced_forwards((layer.module, layer.forward) for layer in self._layers)
+        return replaced_forwards(pair for group in self._groups for pair in group.forwards())
 
 
-class _Layer:
-    def __init__(self, module: LoraLinear) -> None:
-        base = module.base_layer
-        (adapter,) = module.active_adapters
-        self.module, self._base = module, partial(functional.linear, weight=base.weight, bias=base.bias)
-        self._a, self._b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-        self._scaling = module.scaling[adapter]
-        self._down = torch.empty_like(self._a, dtype=base.weight.dtype, requires_grad=False)
-        self._up = torch.empty(self._b.shape[::-1], dtype=base.weight.dtype, device=self._b.device)
+class _Group:
+    """Layers side by side that read vectors of one size."""
+
+    def __init__(self, modules: Sequence[LoraLinear]) -> None:
+        self._modules = modules
+        self._adapters = [module.active_adapters[0] for module in modules]
+        self._ranks = [m.lora_A[a].weight.shape[0] for m, a in zip(modules, self._adapters, strict=True)]
+        like = modules[0].base_layer.weight
+        self._down = like.new_empty(sum(self._ranks), modules[0].in_features)  # all of the group's, [ranks, in]
+        self._up = [like.new_empty(r, m.out_features) for m, r in zip(modules, self._ranks, strict=True)]
+        self._read: Tensor | None = None
+        self._low: tuple[Tensor, ...] = ()  # what each layer makes of what was read last, [rows, rank]
 
     def update(self) -> None:
-        self._down.copy_(self._a)
-        torch.mul(self._b.detach().T, self._scaling, out=self._up)
+        downs = self._down.split(self._ranks)
+        for module, adapter, down, up in zip(self._modules, self._adapters, downs, self._up, strict=True):
+            down.copy_(module.lora_A[adapter].weight)
+            torch.mul(module.lora_B[adapter].weight.detach().T, module.scaling[adapter], out=up)
+        self._read, self._low = None, ()
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self._base(x)
-        y.flatten(0, -2).addmm_(functional.linear(x, self._down).flatten(0, -2), self._up)
+    def forwards(self) -> Iterator[tuple[nn.Module, Callable[[Tensor], Tensor]]]:
+        return ((module, partial(self._forward, i)) for i, module in enumerate(self._modules))
+
+    def _forward(self, i: int, x: Tensor) -> Tensor:
+        base = self._modules[i].base_layer
+        y = functional.linear(x, base.weight, base.bias)
+        if self._read is not x:
+            self._read = x
+            self._low = functional.linear(x, self._down).flatten(0, -2).split(self._ranks, -1)
+        y.flatten(0, -2).addmm_(self._low[i], self._up[i])
         return y

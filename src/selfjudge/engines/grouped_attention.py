@@ -1,0 +1,64 @@
+"""Attention of one new token per row where heads share keys and values, without copies of these for every head.
+
+torch's kernels with a mask want as many keys as heads; transformers repeats them, at each token and in each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_NAME = "selfjudge_grouped"
+
+
+@contextmanager
+def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within it the model, whose attention is torch's, takes one token per row; the mask is added to the scores.
+
+    A model whose heads have keys and values of their own stays as it is: torch's kernel is faster for them.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "num_key_value_heads", None) in (None, config.num_attention_heads):
+        yield
+        return
+    before = model.config._attn_implementation
+    model.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """An attention function of transformers.
+
+    Args:
+        module: the layer's attention.
+        query: [rows, heads, 1, head size].
+        key: [rows, groups, columns, head size]; ``value`` likewise. Neighbouring heads share a group.
+        value: see ``key``.
+        attention_mask: [rows, 1, 1, columns], added to the scores.
+        scaling: of the scores.
+        kwargs: what other attention functions take.
+
+    Returns:
+        [rows, 1, heads, head size], and no weights.
+    """
+    rows, heads, _, size = query.shape
+    groups, columns = key.shape[1:3]
+    grouped = query.reshape(rows * groups, heads // groups, size)
+    unseen = attention_mask.expand(rows, groups, heads // groups, columns).reshape(rows * groups, -1, columns)
+    scores = torch.baddbmm(unseen, grouped, key.flatten(0, 1).transpose(1, 2), alpha=scaling)
+    found = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
+    return found.view(rows, 1, heads, size), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
