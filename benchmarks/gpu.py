@@ -47,12 +47,11 @@ def items(shape: str) -> Iterator[Item]:
     yield Item("tournament", "tournament", 32 // large**2 or 1)
     yield Item("scaling", "scaling", 8 // large)
     yield Item("sample", "sample", 8)
-    # At 7B activations of all rows at once are too much without checkpointing.
-    yield Item("step", "step", 8, {"train_batch": 2 if shape == "7b" else 8})
+    yield Item("step", "step", 8, {"train_batch": 8})
     yield Item("step-checkpointing", "step", 8, {"train_batch": 8, "checkpointing": True}, ours_alone=True)
     yield Item("jsft", "jsft", 32, {"train_batch": 4 if shape == "7b" else 8})
     if shape != "7b":
-        yield Item("jsft-64", "jsft", 128, {"train_batch": 64})
+        yield Item("jsft-32", "jsft", 64, {"train_batch": 32})
 
 
 def main() -> None:

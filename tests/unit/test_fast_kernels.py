@@ -90,7 +90,7 @@ def test_lora_and_its_gradients_are_pefts(
         mixed, _ = gradients()
     with monkeypatch.context() as on_gpu:
         on_gpu.setattr(fast_kernels, "_on_gpu", lambda model: True)
-        with fast_kernels.fast_kernels(model):
+        with fast_kernels.FastKernels(model).in_use():
             ours, ours_kept = gradients()
     if dtype == torch.float32:
         torch.testing.assert_close(ours, pefts, atol=1e-5, rtol=1e-5)
@@ -114,11 +114,11 @@ def test_within_it_norms_are_norm_and_afterwards_as_they_were(
     monkeypatch.setattr(fast_kernels, "_norm", lambda norm, x: calls.append(norm) or _norm(norm, x))
     with torch.no_grad():
         expected = model(ids).logits
-        with fast_kernels.fast_kernels(model):  # a CPU
+        with fast_kernels.FastKernels(model).in_use():  # a CPU
             model(ids)
         assert not calls
         monkeypatch.setattr(fast_kernels, "_on_gpu", lambda model: True)
-        with suppress(KeyError), fast_kernels.fast_kernels(model):
+        with suppress(KeyError), fast_kernels.FastKernels(model).in_use():
             torch.testing.assert_close(model(ids).logits, expected, atol=1e-5, rtol=0)
             assert len(calls) == 2 * model.config.num_hidden_layers + 1
             raise KeyError

@@ -277,10 +277,14 @@ def test_a_wave_that_saves_too_little_joins_the_one_before() -> None:
     a, b, c, d = (*p, 60), (*p, 61), (*q, 60), (*q, 61)
     planned = waves([a, b, c, d])
     assert planned == [[Task(a, None, 0)], [Task(b, a, 51), Task(c, a, 20)], [Task(d, c, 51)]]
-    assert worthwhile(planned, [], 51) == planned  # they save 71 and 51
+    assert worthwhile(planned, [], 51) == planned  # they save 71 and 51, and have 33 and 1 left to compute
     # The last saves 51: it joins the second, and what it borrowed there it computes.
     assert worthwhile(planned, [], 52) == [[Task(a, None, 0)], [Task(b, a, 51), Task(c, a, 20), Task(d, None, 0)]]
     assert worthwhile(planned, [], 1000) == [[Task(s, None, 0) for s in (a, b, c, d)]]
+    # Half of what is left to compute is too little as well.
+    long = [(*HEAD, i, *range(60)) for i in range(3)]
+    assert worthwhile(waves(long), [], 1) == [[Task(s, None, 0) for s in long]]
+    assert worthwhile(waves(long), [], 0) == waves(long)
     # What is known already still lends.
     known = (*HEAD, 70)
     again = waves([a, b], [known])

@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of a sequence in each layer, each [heads, length, head size]."""
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of a CPU on a device, without waiting for what the device has yet to do before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @contextmanager

@@ -23,25 +23,38 @@ _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 """Without cuDNN's, which makes a plan for each new shape; nearly every batch of ours has one."""
 
 
-@contextmanager
-def fast_kernels(model: nn.Module) -> Iterator[None]:
-    """Within it a model on a GPU runs its norms and its LoRA with fewer kernels, and attention without cuDNN's.
+class FastKernels:
+    """A model's norms and LoRA layers, which on a GPU can run with fewer kernels."""
 
-    A root mean square norm in float32 as transformers writes it is seven kernels, each through the device's memory; the
-    fused one rounds once, at its end. PEFT turns what comes into a layer to the adapter's float32, and training keeps
-    that; here the adapter works in the base's dtype, as it does under autocast. On a CPU nothing is changed.
-    """
-    if not _on_gpu(model):
-        yield
-        return
-    norms = [(m, partial(_norm, m)) for m in model.modules() if is_plain_norm(m)]
-    adapters = [(m, partial(_lora, m)) for m in model.modules() if is_plain_lora(m)]
-    with replaced_forwards([*norms, *adapters]), sdpa_kernel(_ATTENTION):
-        yield
+    def __init__(self, model: nn.Module) -> None:
+        """Takes a model whose modules stay what they are."""
+        self._on_gpu = _on_gpu(model)
+        self._norms = [m for m in model.modules() if _is_norm(m)] if self._on_gpu else []
+        self._adapters = [m for m in model.modules() if isinstance(m, LoraLinear)] if self._on_gpu else []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within it norms and LoRA run with fewer kernels, and attention without cuDNN's. On a CPU nothing changes.
+
+        A root mean square norm in float32 as transformers writes it is seven kernels, each through the device's memory;
+        the fused one rounds once, at its end. PEFT turns what comes into a layer to the adapter's float32, and training
+        keeps that; here the adapter works in the base's dtype, as it does under autocast.
+        """
+        if not self._on_gpu:
+            yield
+            return
+        norms = [(m, partial(_norm, m)) for m in self._norms if is_plain_norm(m)]
+        adapters = [(m, partial(_lora, m)) for m in self._adapters if is_plain_lora(m)]
+        with replaced_forwards([*norms, *adapters]), sdpa_kernel(_ATTENTION):
+            yield
 
 
 def _on_gpu(model: nn.Module) -> bool:
     return next(model.parameters()).is_cuda
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight")
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
@@ -80,7 +93,7 @@ def is_plain_lora(module: nn.Module) -> bool:
 
 def is_plain_norm(module: nn.Module) -> bool:
     """Returns whether a module computes weight · x / rms(x) and nothing else, and is whole in this process."""
-    if not type(module).__name__.endswith("RMSNorm") or not _is_whole(module.weight):
+    if not _is_norm(module) or not _is_whole(module.weight):
         return False
     if type(module) not in _PLAIN:
         _PLAIN[type(module)] = _computes_plainly(module)

@@ -12,14 +12,16 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 from selfjudge.core.logprobs import chunk_length, token_kl
+from selfjudge.engines.adapters import AdapterSwitch
 from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
-from selfjudge.engines.causal_lm import cache_bytes, can_share
+from selfjudge.engines.causal_lm import cache_bytes, can_share, on_device
 from selfjudge.engines.decode import Sampled, decode, uniforms
-from selfjudge.engines.fast_kernels import fast_kernels
+from selfjudge.engines.fast_kernels import FastKernels
 from selfjudge.engines.load import context_length
 from selfjudge.engines.packed_forward import PackedForward, can_pack
 from selfjudge.engines.padded_forward import PaddedForward
@@ -77,7 +79,8 @@ class TransformersEngine:
         self.model: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
         self.chat = chat
         self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
-        self._switched = nullcontext if adapter or self.model is model else model.disable_adapter
+        self._switched = AdapterSwitch(model).off if isinstance(model, PeftModel) and not adapter else nullcontext
+        self._kernels = FastKernels(self.model)
         self._batch_size = batch_size
         self._busy = _busy_tokens(self.model)
         if packed is None:
@@ -224,7 +227,7 @@ class TransformersEngine:
 
     def _collated(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[str, torch.Tensor]:
         inputs = collate_responses(rows, self._pad_id)
-        return {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        return {name: on_device(tensor, self.model.device) for name, tensor in inputs.items()}
 
     def _remembered_bytes(self) -> int:
         """Keys and values may take a tenth of an accelerator's memory, or 2 GiB of a CPU's."""
@@ -268,13 +271,8 @@ class TransformersEngine:
         """Eval mode (which also keeps activation checkpointing out of generation), no gradients, and the adapter as
         asked for.
         """
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), self._switched(), fast_kernels(self.model):
-                yield
-        finally:
-            self.model.train(training)
+        with evaluating(self.model), torch.no_grad(), self._switched(), self._kernels.in_use():
+            yield
 
     @property
     def _pad_id(self) -> int:
@@ -282,12 +280,25 @@ class TransformersEngine:
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in eval mode. Each switch goes through all modules: keep it on over several calls."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
 def _busy_tokens(model: PreTrainedModel) -> int:
     """Returns the tokens of a forward that keep the device busy: a few rows on a CPU.
 
-    On an accelerator launching a forward's kernels takes some 20 ms; that is how long a current one computes on 5e12
-    parameters times tokens.
+    On an accelerator launching a forward's kernels takes some 25 ms. In that time a large one computes on 5e12 to 3e13
+    parameters times tokens, the more the larger the model.
     """
     if model.device.type == "cpu":
         return 256
-    return int(min(16384, max(1024, 5e12 / model.num_parameters())))
+    return int(min(16384, max(4096, 5e12 / model.num_parameters())))

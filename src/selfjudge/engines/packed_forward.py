@@ -37,9 +37,10 @@ class PackedForward:
         """See :class:`BatchForward`."""
         return 0
 
-    def batches(self, lengths: Sequence[int], budget: int, max_rows: int | None) -> list[list[int]]:
+    def batches(self, tasks: Sequence[Task], budget: int, max_rows: int | None) -> list[list[Task]]:
         """See :class:`BatchForward`."""
-        return total_budget_batches(lengths, min(budget, _TOKENS), max_rows)
+        found = total_budget_batches([task.rest for task in tasks], min(budget, _TOKENS), max_rows)
+        return [[tasks[i] for i in batch] for batch in found]
 
     def size(self, lengths: Sequence[int]) -> int:
         """See :class:`BatchForward`."""
@@ -58,7 +59,7 @@ class PackedForward:
         for task, length in zip(tasks, keep, strict=True):
             begin = segments[-1].end if segments else 0
             borrowed = [] if task.lender is None else computed[task.lender]
-            segments.append(_segment(begin, len(task.sequence) - task.shared, task.shared, borrowed, length, device))
+            segments.append(_segment(begin, task.rest, task.shared, borrowed, length, device))
         ids = torch.tensor([[i for task in tasks for i in task.sequence[task.shared :]]], device=device)
         positions = torch.cat([torch.arange(task.shared, len(task.sequence)) for task in tasks]).to(device)
         last = torch.tensor([segment.end - 1 for segment in segments], device=device)

@@ -24,8 +24,8 @@ class BatchForward(Protocol):
         beside its tokens.
         """
 
-    def batches(self, lengths: Sequence[int], budget: int, max_rows: int | None) -> list[list[int]]:
-        """Groups indices of tasks with so many tokens to compute, at most ``budget`` in a batch, padding included."""
+    def batches(self, tasks: Sequence[Task], budget: int, max_rows: int | None) -> list[list[Task]]:
+        """Groups tasks; a batch has at most ``budget`` tokens to compute, padding included."""
 
     def size(self, lengths: Sequence[int]) -> int:
         """Returns the tokens of a batch, padding included."""
@@ -104,8 +104,7 @@ class PrefixForward:
         found: list[Tensor] = []
         computed = dict(self._memory)
         for wave in planned:
-            lengths = [len(task.sequence) - task.shared for task in wave]
-            for batch in ([wave[i] for i in b] for b in self._forward.batches(lengths, budget, max_rows)):
+            for batch in self._forward.batches(wave, budget, max_rows):
                 self._count(batch)
                 names = [task.sequence for task in batch]
                 logprobs, kept = self._forward.run(batch, [asked[s] for s in names], computed, [keep[s] for s in names])
@@ -142,7 +141,7 @@ class PrefixForward:
             self._memory[sequence] = computed[sequence]
 
     def _count(self, batch: Sequence[Task]) -> None:
-        rest = [len(task.sequence) - task.shared for task in batch]
+        rest = [task.rest for task in batch]
         self.counts.asked += sum(len(task.sequence) for task in batch)
         self.counts.computed += sum(rest)
         self.counts.padded += self._forward.size(rest)

@@ -24,6 +24,11 @@ class Task:
     lender: Ids | None
     shared: int
 
+    @property
+    def rest(self) -> int:
+        """How many tokens are computed."""
+        return len(self.sequence) - self.shared
+
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Returns how many first tokens are equal."""
@@ -59,16 +64,19 @@ def waves(sequences: Sequence[Ids], done: Sequence[Ids] = ()) -> list[list[Task]
 
 
 def worthwhile(planned: Sequence[Sequence[Task]], done: Sequence[Ids], tokens: int) -> list[list[Task]]:
-    """Returns the plan of :func:`waves` without the waves that save less than ``tokens`` tokens.
+    """Returns the plan of :func:`waves` without the waves that save too little.
 
-    A wave takes a forward of its own, and one of few tokens takes an accelerator as long as one of more. What such a
-    wave would have borrowed from the wave before it is computed again, together with that wave.
+    What such a wave would have borrowed from the wave before it is computed again, together with that wave. Too little
+    are fewer than ``tokens`` tokens: a wave takes a forward of its own, and one of few tokens takes an accelerator as
+    long as one of more. Too little is less than half of what is left to compute, too: gathering keys and values, and
+    attention with a mask, make each token of the rest half as slow again. With 0 ``tokens`` every wave is kept.
     """
     known = sorted(done)
     kept: list[list[Task]] = []
     for wave in planned:
         before = {task.sequence for task in kept[-1]} if kept else set()
-        if kept and sum(task.shared for task in wave if task.lender in before) < tokens:
+        saved = sum(task.shared for task in wave if task.lender in before)
+        if kept and tokens and saved < max(tokens, sum(task.rest for task in wave) / 2):
             kept[-1] += [_alone(task.sequence, known) if task.lender in before else task for task in wave]
         else:
             kept.append(list(wave))

@@ -64,7 +64,8 @@ def target_logits(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tenso
 
 def _causal_lm(model: Any) -> PreTrainedModel:
     """Returns the model within its wrappers; an adapter is injected into its layers and so stays."""
-    model = extract_model_from_parallel(model)
+    if not isinstance(model, PeftModel | PreTrainedModel):  # looking for wrappers goes through all modules
+        model = extract_model_from_parallel(model)
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
-from selfjudge.engines.fast_kernels import fast_kernels
+from selfjudge.engines.fast_kernels import FastKernels
 from selfjudge.engines.target_logprobs import target_logprobs, try_head
 from selfjudge.training.even import EvenCollator, EvenRows, even_sampler
 from selfjudge.training.whole_weights import check_layout
@@ -32,6 +32,7 @@ class JsftTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         check_layout(self.accelerator)
         try_head(self.model)
+        self._kernels = FastKernels(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's, evened out for several processes."""
@@ -47,7 +48,7 @@ class JsftTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's; the backward is part of it, which may compute the forward again."""
-        with fast_kernels(self.model):
+        with self._kernels.in_use():
             loss: Tensor = super().training_step(*args, **kwargs)
         return loss
 

@@ -15,7 +15,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from selfjudge.core.losses import Objective
-from selfjudge.engines.fast_kernels import fast_kernels
+from selfjudge.engines.fast_kernels import FastKernels
+from selfjudge.engines.hf import evaluating
 from selfjudge.engines.responses import response_logprobs
 from selfjudge.engines.target_logprobs import try_head
 from selfjudge.training.even import EvenRows, even_sampler
@@ -83,8 +84,7 @@ class SelfJudgeTrainer(Trainer):
         self._prompts, self._collector = prompts, collector
         self._objective, self._rollout_steps = objective or Objective(), rollout_steps
         self._ahead = RolloutAhead(collector) if ahead else None
-        self._replay = replay
-        self._stop = stop
+        self._replay, self._stop = replay, stop
         self._on_rollout, self._twin = on_rollout, twin
         self._pad_id = pad_id
         self._seen = {"kl": 0.0, "length": 0.0, "agreement": 1.0}
@@ -93,6 +93,7 @@ class SelfJudgeTrainer(Trainer):
         self.add_callback(_StepCallback(self))
         check_layout(self.accelerator)
         try_head(self.model)
+        self._kernels = FastKernels(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as transformers.Trainer does; however it ends, no rollout is left under way."""
@@ -130,7 +131,7 @@ class SelfJudgeTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's; the backward is part of it, which may compute the forward again."""
-        with fast_kernels(self.model):
+        with self._kernels.in_use():
             loss: Tensor = super().training_step(*args, **kwargs)
         return loss
 
@@ -220,7 +221,7 @@ class SelfJudgeTrainer(Trainer):
                 due = self._ahead.take()
         if due is None:
             plan, sampled_at = self._plan(epoch_iterator, step, device), step
-            with interruptible(), whole_weights(self, self._twin):
+            with interruptible(), whole_weights(self, self._twin), evaluating(self.model):
                 rollout = self._collector.collect(plan.prompts, plan.seed, plan.places)
         else:
             plan, sampled_at, rollout = due
