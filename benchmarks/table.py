@@ -10,6 +10,7 @@ from typing import Any
 # Heading → the figure, and how it is written.
 COLUMNS = {
     "ratio": ("ratio", "{:.2f}"),
+    "first turn": ("first_turn_ratio", "{:.2f}"),
     "ours": ("ours", "{:.4g}"),
     "published": ("published", "{:.4g}"),
     "unit": ("unit", "{}"),

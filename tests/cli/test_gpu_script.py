@@ -60,7 +60,7 @@ def test_every_command_runs_on_a_bare_machine(tmp_path: Path) -> None:
     for name in names:
         assert f"| {name} |" in result.stdout
     row = json.loads((out / "tiny-step.json").read_text())
-    assert f"| tiny-step | {row['ratio']:.2f} |" in result.stdout
+    assert f"| tiny-step | {row['ratio']:.2f} | {row['first_turn_ratio']:.2f} |" in result.stdout
     assert f"CPU, float32, torch {row['torch']}" in result.stdout
 
 

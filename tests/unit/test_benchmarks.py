@@ -99,6 +99,7 @@ def test_sides_take_turns_and_the_first_turn_does_not_count() -> None:
     assert calls == ["quick", "slow"] * 4
     assert [len(side.seconds) for side in measured.values()] == [3, 3]
     assert 3 < ratio(measured["ours"], measured["published"]) < 5
+    assert 3 < measured["published"].first / measured["ours"].first < 5
     assert ratio(Side([1, 2, 4]), Side([3, 4, 20])) == 3  # of 3, 2 and 5
 
 
@@ -155,16 +156,17 @@ def test_figures(loaded: LoadedModel) -> None:
     def task(**other: Any) -> Task:
         return Task(loaded.model, "things", 6, lambda: None, lambda: None, 50, 50, **other)
 
-    sides = {"ours": Side([1.0, 2.0, 3.0]), "published": Side([2.0, 8.0, 9.0])}
+    sides = {"ours": Side([1.0, 2.0, 3.0], first=4.0), "published": Side([2.0, 8.0, 9.0], first=20.0)}
     found = figures(task(details=lambda: {"padding_share": 0.25}), sides)
     assert found["unit"] == "things/s"
     assert (found["ours"], found["published"], found["ratio"]) == (3, 6 / 8, 3)
+    assert found["first_turn_ratio"] == 5
     assert found["padding_share"] == 0.25
     assert "peak_memory_gib" not in found
     assert figures(task(new_tokens=10**6), sides)["share_of_ceiling"] > 10 * found["share_of_ceiling"]
     assert "ratio" not in figures(task(), {"ours": sides["ours"]})
     weights = sum(p.numel() * 4 for p in loaded.model.parameters())
-    sides = {"ours": Side([1.0], [weights]), "fourfold": Side([4.0], [3 * weights])}
+    sides = {"ours": Side([1.0], [weights], 1.0), "fourfold": Side([4.0], [3 * weights], 4.0)}
     found = figures(task(other_name="fourfold"), sides)
     assert (found["ratio"], found["peak_memory_ratio"]) == (4, 0.5)
     assert found["peak_memory_gib"] == pytest.approx(2 * weights / 2**30)

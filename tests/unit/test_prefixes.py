@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from selfjudge.engines.causal_lm import cache_bytes, can_share
@@ -289,3 +290,60 @@ def test_a_wave_that_saves_too_little_joins_the_one_before() -> None:
     known = (*HEAD, 70)
     again = waves([a, b], [known])
     assert worthwhile(again, [known], 1000) == [[Task(a, known, 20), Task(b, known, 20)]]
+
+
+class Count(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_is_borrowed_is_gathered_for_all_rows_at_once(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer).eval()
+
+    def operations(rows: int) -> int:
+        forward = PrefixForward(padded(model), share=True)
+        stem = tuple(range(5, 45))
+        with torch.no_grad(), Count() as count:
+            forward.logprobs([stem, *((*stem, i, 7) for i in range(rows))], [(1,)] * (rows + 1), 10**6, None)
+        return count.operations
+
+    assert operations(40) == operations(4)
+
+
+def test_only_what_another_borrows_is_kept(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer).eval()
+    kept: list[list[int]] = []
+
+    class Watched(PaddedForward):
+        def run(self, tasks, tokens, computed, keep):  # type: ignore[no-untyped-def]
+            logprobs, found = super().run(tasks, tokens, computed, keep)
+            kept.append([pool.pool.tokens.shape[0] for pool in found.values()])
+            return logprobs, found
+
+    stem = tuple(range(5, 45))
+    forward = PrefixForward(Watched(model, 0, 0), share=True)
+    with torch.no_grad():
+        forward.logprobs([(*stem, 50, *range(30)), (*stem, 51, 9)], [(1,)] * 2, 10**6, None)
+    assert kept == [[40], []]  # of 71 tokens those that the other begins with; nobody borrows from that
+
+
+def test_a_model_with_other_attention_gets_a_mask_that_it_knows(
+    chatml_tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    model = tiny_llama(chatml_tokenizer).eval()
+    sequences = some_sequences(model.config.vocab_size)
+    tokens = [(1, 2)] * len(sequences)
+    with torch.no_grad():
+        expected = alone(model, sequences, tokens)
+        model.set_attn_implementation("eager")
+        found = PrefixForward(padded(model), share=True).logprobs(sequences, tokens, 4096, None)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -44,6 +44,10 @@ def test_the_demo_has_the_figures_of_its_raw_file() -> None:
     assert missing(script("demo_tables").tables(raw("demo")), "README.md", "docs/experiments.md") == []
 
 
+def test_the_gpu_has_the_figures_of_its_raw_file() -> None:
+    assert missing(script("gpu_tables").tables(raw("gpu")), "docs/performance.md") == []
+
+
 def test_the_shipped_rates_are_the_best_of_the_tuning() -> None:
     study, tuning = load_recipe("world-study").study, raw("world-study")["tuning"]
     trained = {name for name, cell in study.cells.items() if cell.tuned_by}

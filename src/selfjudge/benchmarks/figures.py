@@ -16,7 +16,9 @@ def figures(task: Task, measured: dict[str, Side]) -> dict[str, Any]:
     """Returns the figures of a task by name; ``measured`` has ``ours``, and the other side where it was timed.
 
     ``share_of_ceiling`` is the time that the task's dense forwards would take, at the speed of forwards without
-    padding, and its decoding, at the speed of reading the weights, over the time it took. Peak memory is that of the
+    padding, and its decoding, at the speed of reading the weights, over the time it took. ``first_turn_ratio`` is that
+    of the turn which the ratio leaves out: with real data nearly every batch has a new shape, as all have in it; what a
+    process does once is in it too. Peak memory is that of the
     weights and of what a side allocates on top.
     """
     ours, other = measured["ours"], measured.get(task.other_name)
@@ -34,6 +36,7 @@ def figures(task: Task, measured: dict[str, Side]) -> dict[str, Any]:
     }
     if other:
         found |= {task.other_name: task.amount / median(other.seconds), "ratio": ratio(ours, other)}
+        found["first_turn_ratio"] = other.first / ours.first
     if ours.memory:
         found["peak_memory_gib"] = (weights + max(ours.memory)) / GIB
         if other:

@@ -17,10 +17,14 @@ GIB = 2**30
 
 @dataclass
 class Side:
-    """What one side took: seconds of each turn, and on a GPU the bytes of each over what was there before."""
+    """What one side took: seconds of each turn, and on a GPU the bytes of each over what was there before.
+
+    ``first`` are the seconds of the turn before, in which every shape is new.
+    """
 
     seconds: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    first: float = 0.0
 
 
 def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, Side]:
@@ -39,6 +43,8 @@ def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str,
             measured[name].memory += peak
             if turn:
                 measured[name].seconds.append(seconds)
+            else:
+                measured[name].first = seconds
     return measured
 
 

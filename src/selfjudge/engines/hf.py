@@ -301,4 +301,4 @@ def _busy_tokens(model: PreTrainedModel) -> int:
     """
     if model.device.type == "cpu":
         return 256
-    return int(min(16384, max(4096, 5e12 / model.num_parameters())))
+    return int(min(16384, max(2048, 5e12 / model.num_parameters())))
