@@ -278,14 +278,18 @@ def test_a_wave_that_saves_too_little_joins_the_one_before() -> None:
     a, b, c, d = (*p, 60), (*p, 61), (*q, 60), (*q, 61)
     planned = waves([a, b, c, d])
     assert planned == [[Task(a, None, 0)], [Task(b, a, 51), Task(c, a, 20)], [Task(d, c, 51)]]
-    assert worthwhile(planned, [], 51) == planned  # they save 71 and 51, and have 33 and 1 left to compute
+    assert worthwhile(planned, [], 51) == planned  # they save 71 and 51, and 52, 33 and 1 are computed
     # The last saves 51: it joins the second, and what it borrowed there it computes.
     assert worthwhile(planned, [], 52) == [[Task(a, None, 0)], [Task(b, a, 51), Task(c, a, 20), Task(d, None, 0)]]
     assert worthwhile(planned, [], 1000) == [[Task(s, None, 0) for s in (a, b, c, d)]]
     # Half of what is left to compute is too little as well.
-    long = [(*HEAD, i, *range(60)) for i in range(3)]
-    assert worthwhile(waves(long), [], 1) == [[Task(s, None, 0) for s in long]]
-    assert worthwhile(waves(long), [], 0) == waves(long)
+    long = [(*HEAD, i, *range(11)) for i in range(9)]  # 160 are saved; 32 and 8 x 12 are computed
+    assert worthwhile(waves(long), [], 1) == waves(long)
+    longer = [(*HEAD, i, *range(31)) for i in range(9)]  # 160 are saved; 52 and 8 x 32 are computed
+    assert worthwhile(waves(longer), [], 1) == waves(longer)
+    longest = [(*HEAD, i, *range(33)) for i in range(9)]  # 160 are saved; 54 and 8 x 34 are computed
+    assert worthwhile(waves(longest), [], 1) == [[Task(s, None, 0) for s in longest]]
+    assert worthwhile(waves(longest), [], 0) == waves(longest)
     # What is known already still lends.
     known = (*HEAD, 70)
     again = waves([a, b], [known])

@@ -68,15 +68,16 @@ def worthwhile(planned: Sequence[Sequence[Task]], done: Sequence[Ids], tokens: i
 
     What such a wave would have borrowed from the wave before it is computed again, together with that wave. Too little
     are fewer than ``tokens`` tokens: a wave takes a forward of its own, and one of few tokens takes an accelerator as
-    long as one of more. Too little is less than half of what is left to compute, too: gathering keys and values, and
-    attention with a mask, make each token of the rest half as slow again. With 0 ``tokens`` every wave is kept.
+    long as one of more. Too little is less than half of what is left to compute in both waves, too: keeping keys and
+    values of the one, gathering them for the other, and attention with a mask cost about as much. With 0 ``tokens``
+    every wave is kept.
     """
     known = sorted(done)
     kept: list[list[Task]] = []
     for wave in planned:
         before = {task.sequence for task in kept[-1]} if kept else set()
         saved = sum(task.shared for task in wave if task.lender in before)
-        if kept and tokens and saved < max(tokens, sum(task.rest for task in wave) / 2):
+        if kept and tokens and saved < max(tokens, sum(task.rest for task in [*kept[-1], *wave]) / 2):
             kept[-1] += [_alone(task.sequence, known) if task.lender in before else task for task in wave]
         else:
             kept.append(list(wave))
