@@ -44,7 +44,7 @@ def items(shape: str) -> Iterator[Item]:
     """Yields what to time with a shape; the sizes are such that the published side takes some ten seconds."""
     large = {"7b": 4, "1b": 2}.get(shape, 1)
     yield Item("judge", "judge", 256 // large)
-    yield Item("tournament", "tournament", 32 // large**2 or 1)
+    yield Item("tournament", "tournament", 32 // large)
     yield Item("scaling", "scaling", 8 // large)
     yield Item("sample", "sample", 8)
     yield Item("step", "step", 8, {"train_batch": 8})

@@ -24,14 +24,17 @@ def recipe() -> Recipe:
     return changed(study_recipe(), [f"study.tuning.rates={GRID}", "study.cells.jsft.rates=[1e-3, 2e-3, 4e-3]"])
 
 
-def tried_with(monkeypatch: pytest.MonkeyPatch, best: dict[str, float]) -> list[Cell]:
-    """Lets a cell's score fall with the distance of its rate, in powers of ten, from its ``best`` one."""
+def tried_with(monkeypatch: pytest.MonkeyPatch, best: dict[str, float | None]) -> list[Cell]:
+    """Lets a cell's score fall with the distance of its rate, in powers of ten, from its ``best`` one; without one it
+    is the same at every rate.
+    """
 
     def result_of(cell: Cell, recipe: Recipe) -> dict[str, Any]:
         if cell.section is None:
             return {}
         name, _, rate = cell.name.partition(" at ")
-        score = 1.0 - abs(math.log10(float(rate) / best[name])) / 10 if rate else 0.5
+        middle = best.get(name)
+        score = 1.0 - abs(math.log10(float(rate) / middle)) / 10 if rate and middle else 0.5
         n = 1000
         wins = round(n * score)
         written(cell, ["x"] * n, [1.0] * wins + [-1.0] * (n - wins))
@@ -109,6 +112,15 @@ def test_a_grid_does_not_grow_for_ever(recipe: Recipe, tmp_path: Path, monkeypat
     found = tune(recipe, tmp_path / "t", only=["sft"])["sft"]
     assert len(found.tried) == len(GRID) + GROWN
     assert found.at_end
+
+
+def test_where_all_rates_are_equally_good_both_ends_grow(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried_with(monkeypatch, {"sft": None})
+    found = tune(recipe, tmp_path / "t", only=["sft"])["sft"]
+    rates = [t.rate for t in found.tried]
+    assert sum(rate < GRID[0] for rate in rates) == sum(rate > GRID[-1] for rate in rates) == GROWN
 
 
 def test_a_cell_with_the_rate_of_another_is_not_tuned(

@@ -183,15 +183,22 @@ def _section(study: StudySection, name: str, rate: float | None, best: dict[str,
 
 
 def _grow(grid: list[float], found: Tuned, first: Sequence[float]) -> bool:
-    """Adds the next rate beyond the end at which the best lies, by the grid's step there; returns whether it did."""
-    if not found.at_end:
+    """Adds the next rate beyond an end that is as good as the best, by the grid's step there; returns whether it did.
+
+    Where both ends are, and the smaller has grown as far as it may, the larger grows.
+    """
+    smallest, largest = (found.tried[end].score.rate == found.best.score.rate for end in (0, -1))
+    if smallest and sum(rate < first[0] for rate in grid) < GROWN:
+        grid.insert(0, _rounded(grid[0] * grid[0] / grid[1]))
+    elif largest and sum(rate > first[-1] for rate in grid) < GROWN:
+        grid.append(_rounded(grid[-1] * grid[-1] / grid[-2]))
+    else:
         return False
-    low = found.tried[0].score.rate == found.best.score.rate
-    if sum(rate < first[0] if low else rate > first[-1] for rate in grid) == GROWN:
-        return False
-    step = grid[0] / grid[1] if low else grid[-1] / grid[-2]
-    grid.insert(0 if low else len(grid), float(f"{(grid[0] if low else grid[-1]) * step:.2g}"))
     return True
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")
 
 
 def _tuned(study: StudySection, name: str, grid: Sequence[float], cells: dict[str, Cell]) -> Tuned:
