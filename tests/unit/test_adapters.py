@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import AdaptionPromptConfig, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from selfjudge.engines.adapters import AdapterSwitch
@@ -20,6 +20,7 @@ IDS = torch.tensor([[5, 9, 30, 7]])
     [
         LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False),
         LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, modules_to_save=["lm_head"]),
+        AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=4, adapter_layers=1),
         PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
     ],
 )
@@ -33,7 +34,7 @@ def test_the_base_model_answers_for_a_while(
     policy = get_peft_model(model, config).eval()  # type: ignore[arg-type]
     assert isinstance(policy, PeftModel)
     for name, p in policy.named_parameters():
-        if "modules_to_save" in name:
+        if "modules_to_save" in name or "adaption" in name:
             p.add_(1)
     adapted = policy(IDS).logits
     trainable = [p.requires_grad for p in policy.parameters()]

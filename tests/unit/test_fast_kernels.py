@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -32,11 +33,21 @@ class Gated(LlamaRMSNorm):
         (GemmaRMSNorm(16), False),  # adds 1 to its weight
         (Gated(16), False),
         (nn.LayerNorm(16), False),
+        (nn.RMSNorm(16, eps=1e-5), True),
+        (nn.RMSNorm(16, eps=1e-5, elementwise_affine=False), False),
+        (LlamaRMSNorm(16, 1e-5).bfloat16(), True),
     ],
 )
-def test_norms_are_tried(norm: nn.Module, fits: bool) -> None:
-    before = deepcopy(norm.state_dict())
+def test_norms_are_tried(norm: nn.Module, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_kernels, "_PLAIN", {})
+    before, heard = deepcopy(norm.state_dict()), []
+    listened_to = [p.expand_as(p).grad_fn.next_functions[0][0] for p in norm.parameters()]  # as DDP does
+    for node in listened_to:
+        node.register_hook(lambda *args: heard.append(args))
     assert is_plain_norm(norm) is fits
+    for p in norm.parameters():
+        p.sum().backward()
+    assert len(heard) == len(before)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 
 
@@ -118,6 +129,15 @@ def test_within_it_norms_are_norm_and_afterwards_as_they_were(
             model(ids)
         assert not calls
         monkeypatch.setattr(fast_kernels, "_on_gpu", lambda model: True)
+        kernels = fast_kernels.FastKernels(model)
+        norm = model.model.norm
+        with sdpa_kernel(SDPBackend.MATH), kernels.in_use():
+            first = norm.forward
+            assert not torch.backends.cuda.flash_sdp_enabled()  # as somebody wants it
+        assert not torch.backends.cuda.is_built() or torch.backends.cuda.cudnn_sdp_enabled()
+        with kernels.in_use():
+            assert norm.forward is first  # or a compiled model would be compiled anew
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
         with suppress(KeyError), fast_kernels.FastKernels(model).in_use():
             torch.testing.assert_close(model(ids).logits, expected, atol=1e-5, rtol=0)
             assert len(calls) == 2 * model.config.num_hidden_layers + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    Lfm2Config,
+    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from selfjudge.engines.causal_lm import cache_bytes, can_share
 from selfjudge.engines.hf import TransformersEngine
@@ -23,6 +33,15 @@ from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
 HEAD = tuple(range(20))
+SMALL: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 
 
 def padded(model: PreTrainedModel) -> PaddedForward:
@@ -351,3 +370,40 @@ def test_a_model_with_other_attention_gets_a_mask_that_it_knows(
         model.set_attn_implementation("eager")
         found = PrefixForward(padded(model), share=True).logprobs(sequences, tokens, 4096, None)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Lfm2Config(layer_types=["conv", "full_attention"], **SMALL),
+        MistralConfig(sliding_window=8, **SMALL),
+        FalconH1Config(mamba_d_ssm=32, mamba_n_heads=2, mamba_d_head=16, mamba_d_state=8, mamba_chunk_size=8, **SMALL),
+    ],
+)
+@torch.no_grad()
+def test_models_whose_layers_cannot_lend_are_computed_whole(config: PreTrainedConfig) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert not can_share(model)
+    sequences = some_sequences(config.vocab_size)
+    tokens = [(1, 2)] * len(sequences)
+    found = PrefixForward(padded(model), share=can_share(model)).logprobs(sequences, tokens, 4096, None)
+    torch.testing.assert_close(found, alone(model, sequences, tokens), atol=1e-4, rtol=0)
+
+
+@both_forwards
+def test_what_is_remembered_holds_no_more_than_is_allowed(
+    of: Callable[[PreTrainedModel], PaddedForward | PackedForward],
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+) -> None:
+    """One sequence of a batch keeps alive what its whole batch computed."""
+    model = tiny_llama(chatml_tokenizer).eval()
+    forward = PrefixForward(of(model), share=True)
+    with torch.no_grad(), forward.remembering(300):
+        for turn in range(6):
+            asked = [(turn, i, *range(40)) for i in range(5)]  # 210 tokens in a batch
+            forward.logprobs(asked, [(1,)] * 5, 4096, None)
+            held = dict(forward._forward.held(kept) for kept in forward._memory.values())
+            assert 0 < sum(held.values()) <= 300
+            assert set(forward._memory) == set(asked)  # the latest

@@ -134,3 +134,74 @@ def test_which_models_can_be_static(model: LlamaForCausalLM) -> None:
     assert not can_be_static(MistralForCausalLM(window))
     model.set_attn_implementation("eager")
     assert not can_be_static(model)
+
+
+def test_long_and_short_batches_are_not_added_up(
+    model: LlamaForCausalLM, chat: ChatEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = static_decode._allocate
+
+    def states(keep_bytes: int) -> list[tuple[int, int, int]]:
+        decoder, found = StaticDecoder(model, keep_bytes), []
+        for n, longest in ((2, 700), (64, 20)):
+            case = [[20] * (longest - 1)] * n
+            monkeypatch.setattr(static_decode, "_allocate", lambda *args: found.append(args[:3]) or allocate(*args))
+            steps(decoder, case, chat, new=3)
+        return found
+
+    assert states(10**9) == [(2, 768, 3), (64, 768, 3)]  # one state for both
+    assert states(10**6) == [(2, 768, 3), (64, 128, 3)]
+
+
+def test_a_recording_that_runs_out_of_memory_is_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Graph:
+        replays = 0
+
+        def replay(self) -> None:
+            self.replays += 1
+
+    graph, emptied, runs, errors = Graph(), [], [], [torch.OutOfMemoryError("full")]
+
+    def recorded(self: object) -> Graph:
+        if errors:
+            raise errors.pop()
+        return graph
+
+    monkeypatch.setattr(static_decode._Recorded, "_recorded", recorded)
+    monkeypatch.setattr(static_decode._Recorded, "_try", lambda self: self._step())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    step = static_decode._Recorded(lambda: runs.append(True), "1 x 128", pool="a pool")
+    for _ in range(3):
+        step()
+    assert (len(runs), graph.replays, len(emptied)) == (1, 2, 1)
+    errors += [torch.OutOfMemoryError("full")] * 2
+    step = static_decode._Recorded(lambda: runs.append(True), "1 x 128", pool="a pool")
+    step()
+    with pytest.raises(torch.OutOfMemoryError):
+        step()
+
+
+def test_under_autocast_keys_and_values_have_one_dtype(model: LlamaForCausalLM, chat: ChatEncoder) -> None:
+    case = prompts(6, 40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        static, growing = (
+            TransformersEngine(model, chat, static_cache=s).sample(
+                case, SamplingParams(temperature=0, max_new_tokens=9)
+            )
+            for s in (True, False)
+        )
+    assert sum(a.ids == b.ids for (a,), (b,) in zip(static, growing, strict=True)) >= 5
+
+
+def test_an_adapter_in_training_mode_does_not_drop_anything_out(model: LlamaForCausalLM, chat: ChatEncoder) -> None:
+    policy = get_peft_model(model.eval(), LoraConfig(r=4, lora_dropout=0.5, init_lora_weights=False))
+    before = [module.training for module in policy.modules()]
+    assert {True, False} == set(before)
+    for static in (True, False):
+        engine = TransformersEngine(policy, chat, static_cache=static)
+        first, second = (engine.sample(prompts(4, 20), SamplingParams(max_new_tokens=9)) for _ in range(2))
+        assert first == second
+        assert [module.training for module in policy.modules()] == before
+    policy.train()
+    engine.sample(prompts(4, 20), SamplingParams(max_new_tokens=2))
+    assert all(module.training for module in policy.modules())

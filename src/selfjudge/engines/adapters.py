@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -26,7 +26,7 @@ class AdapterSwitch:
     @contextmanager
     def off(self) -> Iterator[None]:
         """Within it the base model answers; afterwards each layer is as it was. What is trainable does not change."""
-        if self._model.active_peft_config.is_prompt_learning:  # its adapter is not in layers
+        if self._model.active_peft_config.peft_type != PeftType.LORA:  # others may have more to them than layers
             with self._model.disable_adapter():
                 yield
             return

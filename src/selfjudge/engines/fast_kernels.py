@@ -11,16 +11,13 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.func import functional_call
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from selfjudge.engines.forwards import replaced_forwards
 
 _PLAIN: dict[type[nn.Module], bool] = {}
 """What :func:`_computes_plainly` found out about a class."""
-
-_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Without cuDNN's, which makes a plan for each new shape; nearly every batch of ours has one."""
 
 
 class FastKernels:
@@ -28,9 +25,10 @@ class FastKernels:
 
     def __init__(self, model: nn.Module) -> None:
         """Takes a model whose modules stay what they are."""
-        self._on_gpu = _on_gpu(model)
-        self._norms = [m for m in model.modules() if _is_norm(m)] if self._on_gpu else []
-        self._adapters = [m for m in model.modules() if isinstance(m, LoraLinear)] if self._on_gpu else []
+        self._model = model
+        # The same forwards each time: a compiled model would be compiled anew for others.
+        self._norms = [(m, partial(_norm, m)) for m in model.modules() if _is_norm(m)]
+        self._adapters = [(m, partial(_lora, m)) for m in model.modules() if isinstance(m, LoraLinear)]
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -40,13 +38,24 @@ class FastKernels:
         the fused one rounds once, at its end. PEFT turns what comes into a layer to the adapter's float32, and training
         keeps that; here the adapter works in the base's dtype, as it does under autocast.
         """
-        if not self._on_gpu:
+        if not _on_gpu(self._model):
             yield
             return
-        norms = [(m, partial(_norm, m)) for m in self._norms if is_plain_norm(m)]
-        adapters = [(m, partial(_lora, m)) for m in self._adapters if is_plain_lora(m)]
-        with replaced_forwards([*norms, *adapters]), sdpa_kernel(_ATTENTION):
+        norms = [pair for pair in self._norms if is_plain_norm(pair[0])]
+        adapters = [pair for pair in self._adapters if is_plain_lora(pair[0])]
+        with replaced_forwards([*norms, *adapters]), _without_cudnn_attention():
             yield
+
+
+@contextmanager
+def _without_cudnn_attention() -> Iterator[None]:
+    """cuDNN makes a plan for each new shape, which takes half a second; nearly every batch of ours has one."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def _on_gpu(model: nn.Module) -> bool:
@@ -54,7 +63,7 @@ def _on_gpu(model: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight")
+    return type(module).__name__.endswith("RMSNorm") and isinstance(getattr(module, "weight", None), nn.Parameter)
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
@@ -107,13 +116,14 @@ def _is_whole(weight: Any) -> bool:
 
 @torch.no_grad()
 def _computes_plainly(norm: Any) -> bool:
-    """Tries a norm on numbers: some classes add 1 to the weight, or take more arguments."""
-    kept = norm.weight.data
+    """Tries a norm on numbers, with a weight of its own: some classes add 1 to it, or take more arguments."""
+    size, device = norm.weight.shape[-1], norm.weight.device
+    weight = torch.linspace(-1, 2, size, device=device)
+    x = torch.linspace(-3, 5, 2 * size, device=device).view(2, -1)
     try:
-        norm.weight.data = torch.linspace(-1, 2, kept.shape[0], device=kept.device)
-        x = torch.linspace(-3, 5, 2 * kept.shape[0], device=kept.device).view(2, -1)
-        return bool(torch.allclose(norm(x), _norm(norm, x), rtol=1e-4, atol=1e-5))
+        found = functional_call(norm, {"weight": weight}, (x,))
+        return bool(
+            torch.allclose(found, functional.rms_norm(x, weight.shape, weight, _eps(norm)), rtol=1e-4, atol=1e-5)
+        )
     except (AttributeError, TypeError, RuntimeError):
         return False
-    finally:
-        norm.weight.data = kept

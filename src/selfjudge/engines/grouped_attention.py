@@ -1,6 +1,7 @@
 """Attention of one new token per row where heads share keys and values, without copies of these for every head.
 
-torch's kernels with a mask want as many keys as heads; transformers repeats them, at each token and in each layer.
+torch's kernels with a mask want as many keys as heads; older versions of transformers repeat them, at each token and in
+each layer. The heads of a group are given as so many tokens instead.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -53,12 +54,9 @@ def _attention(
         [rows, 1, heads, head size], and no weights.
     """
     rows, heads, _, size = query.shape
-    groups, columns = key.shape[1:3]
-    grouped = query.reshape(rows * groups, heads // groups, size)
-    unseen = attention_mask.expand(rows, groups, heads // groups, columns).reshape(rows * groups, -1, columns)
-    scores = torch.baddbmm(unseen, grouped, key.flatten(0, 1).transpose(1, 2), alpha=scaling)
-    found = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
-    return found.view(rows, 1, heads, size), None
+    grouped = query.reshape(rows, key.shape[1], -1, size)
+    found = functional.scaled_dot_product_attention(grouped, key, value, attention_mask, scale=scaling)
+    return found.reshape(rows, 1, heads, -1), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)

@@ -12,7 +12,6 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 from peft import PeftModel
-from torch import nn
 from transformers import PreTrainedModel
 
 from selfjudge.core.logprobs import chunk_length, token_kl
@@ -21,6 +20,7 @@ from selfjudge.engines.base import Drawn, Progress, SamplingParams
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import cache_bytes, can_share, on_device
 from selfjudge.engines.decode import Sampled, decode, uniforms
+from selfjudge.engines.eval_mode import EvalMode
 from selfjudge.engines.fast_kernels import FastKernels
 from selfjudge.engines.load import context_length
 from selfjudge.engines.packed_forward import PackedForward, can_pack
@@ -80,6 +80,11 @@ class TransformersEngine:
         self.chat = chat
         self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
         self._switched = AdapterSwitch(model).off if isinstance(model, PeftModel) and not adapter else nullcontext
+        # Streams and recordings are made on the device that is current.
+        self._on_device = (
+            partial(torch.cuda.device, self.model.device) if self.model.device.type == "cuda" else nullcontext
+        )
+        self._evaluating = EvalMode(self.model).in_use
         self._kernels = FastKernels(self.model)
         self._batch_size = batch_size
         self._busy = _busy_tokens(self.model)
@@ -271,26 +276,13 @@ class TransformersEngine:
         """Eval mode (which also keeps activation checkpointing out of generation), no gradients, and the adapter as
         asked for.
         """
-        with evaluating(self.model), torch.no_grad(), self._switched(), self._kernels.in_use():
+        with self._on_device(), self._evaluating(), torch.no_grad(), self._switched(), self._kernels.in_use():
             yield
 
     @property
     def _pad_id(self) -> int:
         tokenizer = self.chat.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in eval mode. Each switch goes through all modules: keep it on over several calls."""
-    if not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
 
 
 def _busy_tokens(model: PreTrainedModel) -> int:

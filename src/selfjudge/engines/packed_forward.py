@@ -46,6 +46,12 @@ class PackedForward:
         """See :class:`BatchForward`."""
         return sum(lengths)
 
+    def held(self, kept: Layers) -> tuple[int, int]:
+        """See :class:`BatchForward`."""
+        keys = kept[0][0]  # a part of what its batch computed, or a tensor of its own
+        storage = keys.untyped_storage()
+        return storage.data_ptr(), storage.nbytes() // (keys.shape[0] * keys.shape[2] * keys.element_size())
+
     def run(
         self,
         tasks: Sequence[Task],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
-from selfjudge.engines.causal_lm import head_at, on_device
+from selfjudge.engines.causal_lm import can_share, head_at, on_device
 from selfjudge.engines.prefixes import Ids, Task
 
 _BATCHES_ALIKE = 3
@@ -50,6 +50,8 @@ class PaddedForward:
     def __init__(self, model: PreTrainedModel, pad_id: int, busy: int) -> None:
         """Takes a causal LM; ``busy``: see :class:`BatchForward`."""
         self._model, self._pad_id, self.busy = model, pad_id, busy
+        # Recurrent layers and windows need caches of their own kind.
+        self._caches = can_share(model)
 
     def batches(self, tasks: Sequence[Task], budget: int, max_rows: int | None) -> list[list[Task]]:
         """See :class:`BatchForward`.
@@ -84,14 +86,21 @@ class PaddedForward:
         inputs = {name: on_device(t, device) for name, t in _collate(tasks, longest, self._pad_id).items()}
         if past:
             inputs["attention_mask"] = self._mask(tasks, past, longest)
-        borrowed = _borrowed(tasks, past, computed) if past else repeat(None)
-        number = range(self._model.config.get_text_config().num_hidden_layers)
-        layers = [_Layer(pair, keep=any(keep)) for _, pair in zip(number, borrowed, strict=False)]
+        layers = self._layers(_borrowed(tasks, past, computed) if past else repeat(None), keep=any(keep))
         last = on_device(torch.tensor([task.rest - 1 for task in tasks]), device)
         with head_at(self._model, torch.arange(len(tasks), device=device), last):
-            logits = self._model(**inputs, past_key_values=Cache(layers=layers), use_cache=True).logits[0]
+            cache = {"past_key_values": Cache(layers=layers)} if self._caches else {}
+            logits = self._model(**inputs, **cache, use_cache=self._caches).logits[0]
         logprobs = logits.float().log_softmax(-1).gather(1, on_device(torch.tensor(tokens), device))
         return logprobs, _kept(layers, tasks, past, keep) if any(keep) else {}
+
+    def _layers(self, borrowed: Iterable[tuple[Tensor, Tensor] | None], *, keep: bool) -> list[_Layer]:
+        number = range(self._model.config.get_text_config().num_hidden_layers)
+        return [_Layer(pair, keep=keep) for _, pair in zip(number, borrowed, strict=False)]
+
+    def held(self, kept: _Kept) -> tuple[int, int]:
+        """See :class:`BatchForward`."""
+        return id(kept.pool), len(kept.pool.tokens)
 
     def _mask(self, tasks: Sequence[Task], past: int, longest: int) -> Tensor:
         """Returns the attention mask over ``past`` + ``longest`` columns, of which a task sees those it borrows.

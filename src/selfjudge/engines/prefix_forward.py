@@ -30,6 +30,11 @@ class BatchForward(Protocol):
     def size(self, lengths: Sequence[int]) -> int:
         """Returns the tokens of a batch, padding included."""
 
+    def held(self, kept: Any) -> tuple[int, int]:
+        """Returns which tensors hold what was kept of a sequence, by a name, and how many tokens these have: as long as
+        one sequence of a batch is kept, so are the others' tokens.
+        """
+
     def run(
         self,
         tasks: Sequence[Task],
@@ -132,13 +137,16 @@ class PrefixForward:
         return longest
 
     def _remember(self, computed: dict[Ids, Any]) -> None:
-        room = self._limit
-        self._memory = {}
+        room, kept, holders = self._limit, [], set[int]()
         for sequence in reversed(computed):  # the latest first
-            room -= len(sequence)
+            holder, tokens = self._forward.held(computed[sequence])
+            if holder not in holders:
+                room -= tokens
+                holders.add(holder)
             if room < 0:
                 break
-            self._memory[sequence] = computed[sequence]
+            kept.append(sequence)
+        self._memory = {sequence: computed[sequence] for sequence in reversed(kept)}
 
     def _count(self, batch: Sequence[Task]) -> None:
         rest = [task.rest for task in batch]

@@ -50,11 +50,11 @@ class _Columns(StaticLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Writes one token's keys and values; returns all columns."""
+        """Writes one token's keys and values, which under autocast may be of other dtypes; returns all columns."""
         assert self.keys is not None
         assert self.values is not None
-        self.keys.index_copy_(2, self._column, key_states)
-        self.values.index_copy_(2, self._column, value_states)
+        self.keys.index_copy_(2, self._column, key_states.to(self.keys.dtype))
+        self.values.index_copy_(2, self._column, value_states.to(self.values.dtype))
         return self.keys, self.values
 
 
@@ -166,14 +166,16 @@ class StaticDecoder:
         return ids, logprobs
 
     def _fitting(self, rows: int, columns: int, new_tokens: int, cache: Cache) -> _State:
-        """Returns a state with room for this and what was before; recordings hold on to it, so they go with it."""
+        """Returns a state with room for this and, where it may stay, for what was before; recordings go with it."""
         weights, state = _fingerprint(self._model), self._state
         if weights != self._weights:
             self._forget()
             self._weights, self._lora, state = weights, StaticLora(self._model), None
         room = (rows, columns, new_tokens)
         if state is not None and any(wanted > there for wanted, there in zip(room, state.room, strict=True)):
-            room = tuple(map(max, room, state.room))  # type: ignore[assignment]
+            both = (max(rows, state.room[0]), max(columns, state.room[1]), max(new_tokens, state.room[2]))
+            # A few long rows and many short ones would together need far more than either.
+            room = both if _cache_bytes(*both[:2], cache) <= self._keep_bytes else room
             self._forget()
             state = None
         if state is None:
@@ -219,7 +221,12 @@ class _Recorded:
         elif self._calls == 0:
             self._try()
         else:
-            self._graph = self._recorded()
+            try:
+                self._graph = self._recorded()
+            except torch.OutOfMemoryError:
+                # A recording's memory is new, and while one is made torch gives nothing back of what it has in store.
+                torch.cuda.empty_cache()
+                self._graph = self._recorded()
             self._graph.replay()
         self._calls += 1
 
@@ -247,7 +254,7 @@ class _Recorded:
         stream current where the recording fails.
         """
         start, graph = time.perf_counter(), torch.cuda.CUDAGraph()
-        stream = _recording_stream()
+        stream = _recording_stream(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
@@ -264,9 +271,9 @@ class _Recorded:
 
 
 @cache
-def _recording_stream() -> torch.cuda.Stream:
-    """Returns the one stream that all recordings are made on: matrix products keep a workspace for each."""
-    return torch.cuda.Stream()
+def _recording_stream(device: int) -> torch.cuda.Stream:
+    """Returns the one stream that all recordings of a device are made on: matrix products keep a workspace for each."""
+    return torch.cuda.Stream(device)
 
 
 @contextmanager
@@ -316,6 +323,12 @@ def _allocate(rows: int, columns: int, new_tokens: int, like: Cache, device: tor
     new = torch.zeros(rows, new_tokens, device=device)
     mask = torch.zeros(rows, columns, dtype=torch.bool, device=device)
     return _State(keys, values, mask, row, row.clone(), new, new.long(), new.clone(), index, index.clone())
+
+
+def _cache_bytes(rows: int, columns: int, like: Cache) -> int:
+    """Returns the bytes of so many keys and values."""
+    both = [t for layer in like.layers for t in (layer.keys, layer.values)]
+    return rows * columns * sum(t.shape[1] * t.shape[3] * t.element_size() for t in both)
 
 
 def _load(state: _State, mask: Tensor, cache: Cache, u: Tensor, n: int) -> None:

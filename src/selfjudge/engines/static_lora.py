@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -42,9 +42,15 @@ class StaticLora:
         for group in self._groups:
             group.update()
 
-    def in_use(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
         """Within it the layers run with the copies."""
-        return replaced_forwards(pair for group in self._groups for pair in group.forwards())
+        try:
+            with replaced_forwards(pair for group in self._groups for pair in group.forwards()):
+                yield
+        finally:
+            for group in self._groups:
+                group.forget()
 
 
 class _Group:
@@ -65,6 +71,8 @@ class _Group:
         for module, adapter, down, up in zip(self._modules, self._adapters, downs, self._up, strict=True):
             down.copy_(module.lora_A[adapter].weight)
             torch.mul(module.lora_B[adapter].weight.detach().T, module.scaling[adapter], out=up)
+
+    def forget(self) -> None:
         self._read, self._low = None, ()
 
     def forwards(self) -> Iterator[tuple[nn.Module, Callable[[Tensor], Tensor]]]:

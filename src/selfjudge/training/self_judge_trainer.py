@@ -15,8 +15,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from selfjudge.core.losses import Objective
+from selfjudge.engines.eval_mode import EvalMode
 from selfjudge.engines.fast_kernels import FastKernels
-from selfjudge.engines.hf import evaluating
 from selfjudge.engines.responses import response_logprobs
 from selfjudge.engines.target_logprobs import try_head
 from selfjudge.training.even import EvenRows, even_sampler
@@ -93,7 +93,7 @@ class SelfJudgeTrainer(Trainer):
         self.add_callback(_StepCallback(self))
         check_layout(self.accelerator)
         try_head(self.model)
-        self._kernels = FastKernels(self.model)
+        self._kernels, self._evaluating = FastKernels(self.model), EvalMode(self.model).in_use
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as transformers.Trainer does; however it ends, no rollout is left under way."""
@@ -221,7 +221,7 @@ class SelfJudgeTrainer(Trainer):
                 due = self._ahead.take()
         if due is None:
             plan, sampled_at = self._plan(epoch_iterator, step, device), step
-            with interruptible(), whole_weights(self, self._twin), evaluating(self.model):
+            with interruptible(), whole_weights(self, self._twin), self._evaluating():
                 rollout = self._collector.collect(plan.prompts, plan.seed, plan.places)
         else:
             plan, sampled_at, rollout = due

@@ -38,7 +38,8 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
         return model
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, lora_config(lora))
+        # A fresh adapter is in training mode, whatever its base is in.
+        return get_peft_model(model, lora_config(lora)).train(model.training)
 
 
 def record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:
