@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,13 +80,7 @@ class TransformersEngine:
         self.model: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
         self.chat = chat
         self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
-        self._switched = AdapterSwitch(model).off if isinstance(model, PeftModel) and not adapter else nullcontext
-        # Streams and recordings are made on the device that is current.
-        self._on_device = (
-            partial(torch.cuda.device, self.model.device) if self.model.device.type == "cuda" else nullcontext
-        )
-        self._evaluating = EvalMode(self.model).in_use
-        self._kernels = FastKernels(self.model)
+        self._within = _within(model, self.model, adapter=adapter)
         self._batch_size = batch_size
         self._busy = _busy_tokens(self.model)
         if packed is None:
@@ -273,16 +268,31 @@ class TransformersEngine:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """Eval mode (which also keeps activation checkpointing out of generation), no gradients, and the adapter as
-        asked for.
-        """
-        with self._on_device(), self._evaluating(), torch.no_grad(), self._switched(), self._kernels.in_use():
+        with ExitStack() as stack:
+            for context in self._within:
+                stack.enter_context(context())
             yield
 
     @property
     def _pad_id(self) -> int:
         tokenizer = self.chat.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def _within(
+    model: PreTrainedModel | PeftModel, base: PreTrainedModel, *, adapter: bool
+) -> list[Callable[[], AbstractContextManager[Any]]]:
+    """Returns what inference takes place within.
+
+    The model's device, on which streams and recordings are made; eval mode, which also keeps activation checkpointing
+    out of generation; no gradients; the adapter as asked for; and a GPU's faster kernels.
+    """
+    contexts: list[Callable[[], AbstractContextManager[Any]]] = [EvalMode(base).in_use, torch.no_grad]
+    if base.device.type == "cuda":
+        contexts.insert(0, partial(torch.cuda.device, base.device))
+    if isinstance(model, PeftModel) and not adapter:
+        contexts.append(AdapterSwitch(model).off)
+    return [*contexts, FastKernels(base).in_use]
 
 
 def _busy_tokens(model: PreTrainedModel) -> int:
