@@ -53,14 +53,17 @@ def test_a_cache_also_with_activation_checkpointing(
 
     policy.register_forward_pre_hook(record, with_kwargs=True)
     policy.model.layers[0].mlp.register_forward_pre_hook(count_layer)
-    collect = trainer._collector.collect
+    collect, fill = trainer._collector.collect, trainer._fill
 
     def collect_and_look(*args: Any) -> Rollout:
-        before = policy.training
         rollout = collect(*args)
-        modes.append((before, policy.training, all(m.training for m in policy.modules())))
         assert rollout.pairs
         return rollout
+
+    def fill_and_look(*args: Any) -> None:
+        before = policy.training
+        fill(*args)
+        modes.append((before, policy.training, all(m.training for m in policy.modules())))
 
     sample = trainer._collector.policy.sample
 
@@ -71,6 +74,7 @@ def test_a_cache_also_with_activation_checkpointing(
         return completions
 
     object.__setattr__(trainer._collector, "collect", collect_and_look)
+    trainer._fill = fill_and_look
     trainer._collector.policy.sample = sample_and_tell
     trainer.train()
 

@@ -56,12 +56,14 @@ class PaddedForward:
     def batches(self, tasks: Sequence[Task], budget: int, max_rows: int | None) -> list[list[Task]]:
         """See :class:`BatchForward`.
 
-        What is borrowed is padded too. So tasks that borrow about as much come together, and among these such as have
-        about as much left.
+        What is borrowed is padded too. So where tasks borrow, such as borrow about as much come together, and among
+        these such as have about as much left.
         """
         ordered = sorted(tasks, key=lambda task: -task.shared)
         rests = [task.rest for task in ordered]
-        alike = total_budget_batches(rests, _BATCHES_ALIKE * self.busy) if self.busy else [list(range(len(ordered)))]
+        alike = [list(range(len(ordered)))]
+        if self.busy and ordered[0].shared:
+            alike = total_budget_batches(rests, _BATCHES_ALIKE * self.busy)
         return [
             [ordered[group[i]] for i in batch]
             for group in alike
