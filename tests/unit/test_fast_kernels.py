@@ -101,6 +101,7 @@ def test_lora_and_its_gradients_are_pefts(
         mixed, _ = gradients()
     with monkeypatch.context() as on_gpu:
         on_gpu.setattr(fast_kernels, "_on_gpu", lambda model: True)
+        on_gpu.setattr(fast_kernels, "is_plain_norm", lambda norm: False)  # they have a test of their own
         with fast_kernels.FastKernels(model).in_use():
             ours, ours_kept = gradients()
     if dtype == torch.float32:
@@ -111,7 +112,9 @@ def test_lora_and_its_gradients_are_pefts(
     # As exact as PEFT's under autocast, and what a layer reads is not kept in float32.
     assert (ours - exact).norm() <= 1.2 * (mixed - exact).norm()
     assert (ours - exact).norm() <= 0.05 * exact.norm()
-    assert ours_kept < 0.4 * peft_kept  # the rest is of the norms, which a CPU does not fuse
+    config = model.config
+    read = 6 * config.hidden_size + config.intermediate_size  # by the seven matrices of a layer
+    assert peft_kept - ours_kept >= ids.numel() * 4 * config.num_hidden_layers * read
 
 
 def test_within_it_norms_are_norm_and_afterwards_as_they_were(

@@ -37,13 +37,13 @@ def test_the_logits_are_pefts_and_follow_an_update(model: LlamaForCausalLM) -> N
         lora.update()
         expected = policy(IDS).logits
         with lora.in_use():
-            torch.testing.assert_close(policy(IDS).logits, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(policy(IDS).logits, expected, atol=5e-5, rtol=0)
         assert torch.equal(policy(IDS).logits, expected)  # PEFT's own again
         for p in policy.parameters():
             if p.requires_grad:
                 p.add_(0.05 * torch.randn_like(p))
     with lora.in_use():  # no update yet
-        torch.testing.assert_close(policy(IDS).logits, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(policy(IDS).logits, expected, atol=5e-5, rtol=0)
     assert all(group._read is None and not group._low for group in lora._groups)  # nothing of it is held
 
 
