@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from selfjudge.engines import static_decode
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.recorded import Recorded
 from selfjudge.engines.static_decode import StaticDecoder, can_be_static
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
@@ -170,15 +171,15 @@ def test_a_recording_that_runs_out_of_memory_is_made_once_more(monkeypatch: pyte
             raise errors.pop()
         return graph
 
-    monkeypatch.setattr(static_decode._Recorded, "_recorded", recorded)
-    monkeypatch.setattr(static_decode._Recorded, "_try", lambda self: self._step())
+    monkeypatch.setattr(Recorded, "_recorded", recorded)
+    monkeypatch.setattr(Recorded, "_try", lambda self: self._step())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    step = static_decode._Recorded(lambda: runs.append(True), "1 x 128", pool="a pool")
+    step = Recorded(lambda: runs.append(True), "1 x 128", pool="a pool")
     for _ in range(3):
         step()
     assert (len(runs), graph.replays, len(emptied)) == (1, 2, 1)
     errors += [torch.OutOfMemoryError("full")] * 2
-    step = static_decode._Recorded(lambda: runs.append(True), "1 x 128", pool="a pool")
+    step = Recorded(lambda: runs.append(True), "1 x 128", pool="a pool")
     step()
     with pytest.raises(torch.OutOfMemoryError):
         step()

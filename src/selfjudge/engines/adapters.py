@@ -1,4 +1,4 @@
-"""Switching a PEFT adapter off and on again in no time."""
+"""Switching a PEFT adapter off and on again without asking every module."""
 
 from __future__ import annotations
 

@@ -20,6 +20,17 @@ def on_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Gives the model one of transformers' attention functions, by its name, for a while."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
 def head_at(model: PreTrainedModel, row: Tensor, column: Tensor) -> Iterator[None]:
     """Lets the output head see the hidden states at (row, column) alone, so that logits are [1, positions, vocab].
 

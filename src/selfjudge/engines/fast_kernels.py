@@ -49,7 +49,7 @@ class FastKernels:
 
 @contextmanager
 def _without_cudnn_attention() -> Iterator[None]:
-    """cuDNN makes a plan for each new shape, which takes half a second; nearly every batch of ours has one."""
+    """cuDNN makes a plan for each new shape, which takes up to a second; nearly every batch of ours has one."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:

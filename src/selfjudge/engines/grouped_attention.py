@@ -15,6 +15,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from selfjudge.engines.causal_lm import attention
+
 _NAME = "selfjudge_grouped"
 
 
@@ -28,12 +30,8 @@ def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
     if getattr(config, "num_key_value_heads", None) in (None, config.num_attention_heads):
         yield
         return
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
-    try:
+    with attention(model, _NAME):
         yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _attention(

@@ -5,8 +5,7 @@ On a CPU, where a matrix product's time goes with its tokens and a call costs ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +16,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from selfjudge.engines.batching import total_budget_batches
-from selfjudge.engines.causal_lm import Layers, can_share, head_at
+from selfjudge.engines.causal_lm import Layers, attention, can_share, head_at
 from selfjudge.engines.prefixes import Ids, Task
 
 _NAME = "selfjudge_packed"
+"""transformers makes no mask for an attention that it does not know."""
+
 _TOKENS = 2048
 """Of a batch at most: larger matrix products take no less time for a token."""
 
@@ -69,7 +70,7 @@ class PackedForward:
         ids = torch.tensor([[i for task in tasks for i in task.sequence[task.shared :]]], device=device)
         positions = torch.cat([torch.arange(task.shared, len(task.sequence)) for task in tasks]).to(device)
         last = torch.tensor([segment.end - 1 for segment in segments], device=device)
-        with _packing(self._model), head_at(self._model, torch.zeros_like(last), last):
+        with attention(self._model, _NAME), head_at(self._model, torch.zeros_like(last), last):
             logits = self._model(
                 input_ids=ids, position_ids=positions[None], use_cache=False, segments=segments
             ).logits[0]
@@ -105,17 +106,6 @@ def _segment(begin: int, rows: int, shared: int, borrowed: Layers, keep: int, de
     if shared and rows > 1:
         mask = torch.ones(rows, shared + rows, dtype=torch.bool, device=device).tril(shared)
     return _Segment(begin, begin + rows, shared, borrowed, keep, mask)
-
-
-@contextmanager
-def _packing(model: PreTrainedModel) -> Iterator[None]:
-    """Gives the model the attention below; transformers makes no mask for an attention that it does not know."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _attention(
