@@ -16,10 +16,9 @@ def figures(task: Task, measured: dict[str, Side]) -> dict[str, Any]:
     """Returns the figures of a task by name; ``measured`` has ``ours``, and the other side where it was timed.
 
     ``share_of_ceiling`` is the time that the task's dense forwards would take, at the speed of forwards without
-    padding, and its decoding, at the speed of reading the weights, over the time it took. ``first_turn_ratio`` is that
-    of the turn which the ratio leaves out: with real data nearly every batch has a new shape, as all have in it; what a
-    process does once is in it too. Peak memory is that of the
-    weights and of what a side allocates on top.
+    padding, and its decoding, at the speed of reading the weights, over the time it took. ``first_turn_ratio`` is
+    the ratio in the first turn, which ``ratio`` leaves out: every shape is new in it, as with real data, and it
+    includes what a process does only once. Peak memory is that of the weights and of what a side allocates on top.
     """
     ours, other = measured["ours"], measured.get(task.other_name)
     seconds = median(ours.seconds)
