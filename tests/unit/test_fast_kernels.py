@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from selfjudge.benchmarks.inputs import random_model
+from selfjudge.benchmarks.task import Settings
+from selfjudge.benchmarks.tasks import make_task
 from selfjudge.engines import fast_kernels
 from selfjudge.engines.fast_kernels import _norm, is_plain_norm
 
@@ -147,3 +151,15 @@ def test_within_it_norms_are_norm_and_afterwards_as_they_were(
             raise KeyError
         assert torch.equal(model(ids).logits, expected)
     assert len(calls) == 2 * model.config.num_hidden_layers + 1
+
+
+@pytest.mark.parametrize("name", ["judge", "sample", "step", "jsft"])
+def test_engine_and_trainers_work_within_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = random_model("tiny", "cpu", torch.float32)
+    seen: list[bool] = []
+    loaded.model.register_forward_pre_hook(lambda model, args: seen.append("forward" in model.model.norm.__dict__))
+    monkeypatch.setattr(fast_kernels, "_on_gpu", lambda model: True)
+    make_task(name, loaded, Settings(2, "world", tmp_path, new_tokens=2)).ours()
+    tried = 1 if name in ("step", "jsft") else 0  # the trainer tries the model's head on one token
+    assert len(seen) > tried
+    assert all(seen[tried:])
