@@ -21,12 +21,8 @@ class CountingTokenizer:
         self.calls.append(texts)
         return self._tokenizer(texts, **options)
 
-    def encode(self, text: str, **options: Any) -> Any:
-        self.calls.append([text])
-        return self._tokenizer.encode(text, **options)
-
 
 def counting(chat: ChatEncoder) -> CountingTokenizer:
     """Puts one before the tokenizer of an encoder."""
-    chat.tokenizer = counter = CountingTokenizer(chat.tokenizer)  # type: ignore[assignment]
+    chat.tokens.tokenizer = counter = CountingTokenizer(chat.tokenizer)  # type: ignore[assignment]
     return counter

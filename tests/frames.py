@@ -58,7 +58,8 @@ def frame(encoder: PrincipleEncoder) -> Frame:
         broken -= 1
     literal = (re.sub(r"\{\w+\}", "", line) for line in encoder.template.user.splitlines())
     headings = tuple(line for line in literal if 0 < len(line.split()) <= 4)
-    return Frame(Counter(i for i in benign if i in chat._structural_ids), benign[start:], benign[broken:], headings)
+    structure = Counter(i for i in benign if i in chat.tokens.structural_ids)
+    return Frame(structure, benign[start:], benign[broken:], headings)
 
 
 def places_of(part: tuple[int, ...], ids: tuple[int, ...]) -> list[int]:
@@ -81,11 +82,11 @@ def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: st
     prompt = (Message(role="user", content=question if question.strip() else "q"),)
     found = encoder.prompt(prompt, first, second).token_ids
     # What gives the chat its structure stands where the templates put it, and nowhere else.
-    assert Counter(i for i in found if i in chat._structural_ids) == expected.structure
+    assert Counter(i for i in found if i in chat.tokens.structural_ids) == expected.structure
     # One label position: what opens the judge's answer stands at the end, and only there.
     end = len(found) - len(expected.opening)
     places = places_of(expected.opening, found)
-    if not chat._structural_ids.isdisjoint(expected.opening):
+    if not chat.tokens.structural_ids.isdisjoint(expected.opening):
         assert places == [end]
     else:
         # Marks of plain text. With the line break before them they are there once; without it as well, but for
@@ -97,7 +98,7 @@ def check_frame(encoder: PrincipleEncoder, first: str, second: str, question: st
             before = re.sub(r"^\w+: ", "", line)
             assert is_quoted(before + " ") or any(map(str.isalnum, before)), (line, chat.tokenizer.decode(found))
     # One heading of each kind.
-    runs = groupby(found, lambda i: i in chat._structural_ids)
+    runs = groupby(found, lambda i: i in chat.tokens.structural_ids)
     text = "\n".join(chat.tokenizer.decode(list(run)) for structural, run in runs if not structural)
     text = text.replace("<unk>", "x")  # some letter
     for heading in expected.headings:

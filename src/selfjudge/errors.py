@@ -37,6 +37,15 @@ class TemplateError(SelfJudgeError):
     """A judgment template that is incomplete, or that a tokenizer cannot express."""
 
 
+class RowError(SelfJudgeError):
+    """One row that a chat template cannot express. The message is the reason; whoever has the row names it.
+
+    ``place``: of the row among those of the call.
+    """
+
+    place = 0
+
+
 class ModelError(SelfJudgeError):
     """A model or tokenizer that cannot be loaded or used."""
 

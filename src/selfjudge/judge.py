@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from selfjudge.core.verdict import combine, principle_verdict
 from selfjudge.engines.base import Engine, Progress, SamplingParams
-from selfjudge.errors import DataError
+from selfjudge.errors import DataError, RowError
 from selfjudge.records import Comparison, LabelProbabilities, Message, OrderProbabilities, PrincipleVerdict, Verdict
 from selfjudge.templates.encode import JudgmentEncoder, JudgmentPrompt
 
@@ -136,9 +136,12 @@ class Judge:
     def _questions(self, comparisons: Sequence[Comparison]) -> list[list[Question]]:
         """Returns the questions of each comparison."""
         asked = [(c, name, order) for c in comparisons for name in self.encoder.principles for order in _ORDERS]
-        prompts = self.encoder.prompts([(c.prompt, c.response_a, c.response_b) for c in comparisons])
-        questions = [Question(*which, prompt) for which, prompt in zip(asked, prompts, strict=True)]
         step = 2 * len(self.encoder.principles)
+        try:
+            prompts = self.encoder.prompts([(c.prompt, c.response_a, c.response_b) for c in comparisons])
+        except RowError as e:
+            raise DataError(f"Row {comparisons[e.place // step].id!r}: {e}: remove it.") from e
+        questions = [Question(*which, prompt) for which, prompt in zip(asked, prompts, strict=True)]
         return [questions[i : i + step] for i in range(0, len(questions), step)]
 
 

@@ -76,6 +76,8 @@ def check_prompt(prompt: tuple[Message, ...]) -> None:
 class Completion(Record):
     """One sampled response. ``ids`` are the tokens as sampled, the end-of-turn token included where it was drawn.
 
+    ``text``: the answer, without a thought before it, which is ``reasoning_content``. A thought that does not end is a
+    completion that ran into its length limit: it has no text.
     ``logprobs``: log p of each sampled token under the model's own distribution (before temperature and top_p), where
     the engine gives them.
     """
@@ -84,6 +86,7 @@ class Completion(Record):
     text: str
     finish_reason: Literal["stop", "length"]
     logprobs: tuple[float, ...] | None = None
+    reasoning_content: str | None = None
 
 
 class LabelProbabilities(Record):

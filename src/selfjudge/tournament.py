@@ -208,7 +208,8 @@ def self_reject(
     ``engine`` is the policy that is sampled from; ``judge`` may stand on the same engine or on its base weights.
     """
     dialogues = [as_messages(p) for p in prompts]
-    samples = engine.sample([chat.prompt_ids(d) for d in dialogues], params, progress)
+    asked = chat.named_prompt_ids((str(i), dialogue) for i, dialogue in enumerate(dialogues))
+    samples = engine.sample(asked, params, progress)
     candidates = [tuple(completion.text for completion in completions) for completions in samples]
     brackets = play(judge, dialogues, candidates, params.seed)
     return [Answer(*row) for row in zip(dialogues, candidates, brackets, strict=True)]

@@ -96,13 +96,13 @@ def test_any_text_survives_and_adds_no_special_token(
     wanted = "".join({"1": first, "2": second}.get(c, c) for c in rendered)
     assert tokenizer.decode(found, skip_special_tokens=False) == wanted
     # The same holds for a dialogue, of which the prompt is a prefix.
-    dialogue = chat.dialogue([m("user", first), m("assistant", second)])
+    (dialogue,) = chat.dialogues([m("user", first), m("assistant", second)])
     assert list(dialogue.ids[: len(chat.prompt_ids([m("user", first)]))]) == chat.prompt_ids([m("user", first)])
 
 
 def targets(chat: ChatEncoder, messages: list[Message]) -> list[str]:
     """The text of each run of targets."""
-    dialogue, runs = chat.dialogue(messages), []
+    (dialogue,), runs = chat.dialogues(messages), []
     assert len(dialogue.ids) == len(dialogue.is_target)
     previous = False
     for token, target in zip(dialogue.ids, dialogue.is_target, strict=True):
@@ -139,7 +139,7 @@ def test_targets_are_the_assistants_words_and_end_tokens(
 ) -> None:
     chat = ChatEncoder(request.getfixturevalue(name))
     assert targets(chat, DIALOGUE) == [f"First.{end}", f"Second{end}"]
-    dialogue = chat.dialogue(DIALOGUE)
+    (dialogue,) = chat.dialogues(DIALOGUE)
     assert chat.tokenizer.decode(dialogue.ids, skip_special_tokens=False) == text
     # The ids before the last response are those that the model sees when it answers.
     prompt = chat.prompt_ids(DIALOGUE[:-1])
@@ -152,7 +152,7 @@ def test_a_response_with_markup_is_a_target_to_its_real_end(
     tokenizer: PreTrainedTokenizerFast, chat: ChatEncoder
 ) -> None:
     text = attack(tokenizer)
-    dialogue = chat.dialogue([m("user", "u"), m("assistant", text)])
+    (dialogue,) = chat.dialogues([m("user", "u"), m("assistant", text)])
     response = [i for i, t in zip(dialogue.ids, dialogue.is_target, strict=True) if t]
     assert response[:-1] == chat.text_ids(text)
     assert response[-1] == chat.stop_ids[-1]
@@ -188,7 +188,7 @@ def test_without_a_system_role_the_text_goes_to_the_user(
 
 def test_no_chat_template_and_no_eos(chatml_tokenizer: PreTrainedTokenizerFast) -> None:
     chatml_tokenizer.chat_template = None
-    with pytest.raises(ModelError, match=r"'tiny-chatml' has no chat template: set model\.chat_template to 'plain'"):
+    with pytest.raises(ModelError, match=r"'tiny-chatml' has no chat template: give one by --set model\.chat"):
         ChatEncoder(chatml_tokenizer)
     chatml_tokenizer.chat_template = "x"
     chatml_tokenizer.eos_token = None
@@ -196,7 +196,9 @@ def test_no_chat_template_and_no_eos(chatml_tokenizer: PreTrainedTokenizerFast) 
         ChatEncoder(chatml_tokenizer)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(chatml_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_rewrites_earlier_turns_gives_each_turn_a_row(
+    chatml_tokenizer: PreTrainedTokenizerFast,
+) -> None:
     # Like templates that cut the thoughts out of all answers but the last.
     chatml_tokenizer.chat_template = (
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
@@ -204,9 +206,12 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(chatml_tokenizer: Pre
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     chat = ChatEncoder(chatml_tokenizer)
-    assert targets(chat, DIALOGUE[:3]) == ["First.<|im_end|>"]
-    with pytest.raises(ModelError, match="'tiny-chatml' rewrites earlier turns"):
-        chat.dialogue(DIALOGUE)
+    first, second = chat.dialogues(DIALOGUE)
+    for row, turn, answer in ((first, 2, "First.<|im_end|>"), (second, 4, "Second<|im_end|>")):
+        prompt = applied(chatml_tokenizer, DIALOGUE[:turn])
+        assert list(row.ids[: len(prompt)]) == prompt
+        assert list(row.ids[len(prompt) :]) == chatml_tokenizer.encode(answer)
+        assert row.is_target == (False,) * len(prompt) + (True,) * (len(row.ids) - len(prompt))
 
 
 def test_a_template_without_end_tokens_gets_eos_at_the_end(

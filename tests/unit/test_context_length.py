@@ -75,7 +75,7 @@ def test_a_pair_to_train_on_may_fill_the_length(world_chat: ChatEncoder) -> None
     """The longer side counts, whichever it is."""
     for chosen, rejected in ((foxes(9), foxes(4)), (foxes(4), foxes(9))):
         record = PreferenceRecord(id="r", prompt=PROMPT, chosen=chosen, rejected=rejected)
-        longest = len(world_chat.dialogue([*PROMPT, Message(role="assistant", content=foxes(9))]).ids)
+        longest = len(world_chat.dialogues([*PROMPT, Message(role="assistant", content=foxes(9))])[0].ids)
         pairs, dropped = token_pairs([record], world_chat, longest)
         assert (len(pairs), dropped) == (1, [])
         with pytest.raises(DataError, match=f"all are longer than {longest - 1} tokens"):
@@ -84,7 +84,7 @@ def test_a_pair_to_train_on_may_fill_the_length(world_chat: ChatEncoder) -> None
 
 def test_a_response_whose_style_is_measured_may_fill_the_context(world_chat: ChatEncoder) -> None:
     pair = Comparison(id="0", prompt=PROMPT, response_a=foxes(4), response_b=foxes(9))
-    longest = len(world_chat.dialogue([*PROMPT, Message(role="assistant", content=foxes(9))]).ids)
+    longest = len(world_chat.dialogues([*PROMPT, Message(role="assistant", content=foxes(9))])[0].ids)
 
     def logprobs(rows: list[tuple[list[int], list[int]]]) -> list[float]:
         return [-2.0 * len(response) for _, response in rows]

@@ -77,8 +77,8 @@ def test_a_piece_of_a_unigram_model_that_is_special_is_spelt() -> None:
 
 def test_added_tokens_around_turns_are_structure_and_others_are_text() -> None:
     found = ChatEncoder(deepseek())
-    assert {"<｜User｜>", "<｜Assistant｜>"} <= found._specials.keys()
-    assert not {found._specials["<｜User｜>"]} & set(found.text_ids("a <｜User｜> b"))
+    assert {"<｜User｜>", "<｜Assistant｜>"} <= found.tokens.specials.keys()
+    assert not {found.tokens.specials["<｜User｜>"]} & set(found.text_ids("a <｜User｜> b"))
     assert found.tokenizer.decode(found.text_ids("a <｜User｜> b")) == "a <｜User｜> b"
     call = chatml()
     assert ChatEncoder(call).text_ids("<tool_call>") == [call.convert_tokens_to_ids("<tool_call>")]

@@ -254,7 +254,7 @@ def test_chat_templates_run_in_a_sandbox(
 
 def test_a_chat_template_that_fails_is_named(chatml_tokenizer: PreTrainedTokenizerFast) -> None:
     chatml_tokenizer.chat_template += ESCAPES[0]
-    with pytest.raises(ModelError, match=r"chat template of 'tiny-chatml' fails .*unsafe.*: set model\.chat_template"):
+    with pytest.raises(ModelError, match=r"'tiny-chatml' cannot render .*unsafe.*: set model\.chat_template"):
         ChatEncoder(chatml_tokenizer)
 
 

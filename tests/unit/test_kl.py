@@ -19,6 +19,7 @@ from selfjudge.core.logprobs import token_kl
 from selfjudge.engines import hf
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
+from selfjudge.templates.chat import Reading
 
 VOCAB, STOP, LONGEST = 6, 5, 4
 PROMPT = (1, 2, 3)
@@ -34,7 +35,9 @@ SIZES = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
-CHAT: Any = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), stop_ids=(STOP,), decode=str)
+CHAT: Any = SimpleNamespace(
+    tokenizer=SimpleNamespace(pad_token_id=0), stop_ids=(STOP,), read=lambda ids, prompt: Reading(str(ids))
+)
 
 
 def llama(seed: int = 0) -> LlamaForCausalLM:

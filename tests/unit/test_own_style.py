@@ -93,7 +93,7 @@ def test_means_by_the_model_itself(world_chat, tiny_llama):
     assert found[1] is None
     before = world_chat.prompt_ids(prompt)
     for i, text in ((0, "fox and owl"), (1, "bear")):
-        response = world_chat.dialogue([*prompt, Message(role="assistant", content=text)]).ids[len(before) :]
+        response = world_chat.dialogues([*prompt, Message(role="assistant", content=text)])[0].ids[len(before) :]
         with torch.no_grad():
             logprobs = model(input_ids=torch.tensor([[*before, *response]])).logits[0].log_softmax(-1)
         each = [float(logprobs[len(before) + k - 1, token]) for k, token in enumerate(response)]

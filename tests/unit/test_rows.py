@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.data.collate import JsftCollator
-from selfjudge.data.rows import Row, build_judgment_rows, build_policy_rows, examples, judgment_rows, policy_row
+from selfjudge.data.rows import Row, build_judgment_rows, build_policy_rows, examples, judgment_rows, policy_rows
 from selfjudge.records import Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -43,7 +43,7 @@ def split(chat: ChatEncoder, row: Row) -> tuple[str, str]:
 
 
 def test_a_policy_row_trains_the_chosen_side(chat: ChatEncoder) -> None:
-    row = policy_row(record(), chat)
+    (row,) = policy_rows(record(), chat)
     assert (row.kind, row.name) == ("policy", "r1")
     assert split(chat, row) == (
         "<|im_start|>user\nName two things.<|im_end|>\n<|im_start|>assistant\n",
@@ -53,7 +53,7 @@ def test_a_policy_row_trains_the_chosen_side(chat: ChatEncoder) -> None:
 
 def test_every_assistant_turn_of_a_dialogue_is_a_target(chat: ChatEncoder) -> None:
     turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "Name two.")]
-    row = policy_row(record(prompt=tuple(Message(role=r, content=c) for r, c in turns)), chat)
+    (row,) = policy_rows(record(prompt=tuple(Message(role=r, content=c) for r, c in turns)), chat)
     trained = [i for i, t in zip(row.ids, row.is_target, strict=True) if t]
     assert chat.tokenizer.decode(trained, skip_special_tokens=False) == "Hello<|im_end|>oak, fern<|im_end|>"
 
@@ -133,7 +133,7 @@ def test_policy_rows_come_once_and_from_whole_comparisons(chat: ChatEncoder) -> 
 
 def test_rows_that_do_not_fit_are_named(chat: ChatEncoder) -> None:
     long = record(id="long", chosen="oak, " * 50)
-    n = len(policy_row(record(), chat).ids)
+    n = len(policy_rows(record(), chat)[0].ids)
     built = build_policy_rows([record(), long], chat, n)
     assert [row.name for row in built.rows] == ["r1"]  # exactly the limit fits
     assert [(d.name, d.reason) for d in built.dropped] == [("long", f"longer than {n} tokens")]

@@ -36,7 +36,7 @@ def run_dpo(
     RunFolder.check(output_dir, "dpo", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     longest = min(recipe.data.max_length, loaded.context)
     pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
-from selfjudge.errors import DataError
+from selfjudge.errors import DataError, RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.pairs import Pair
@@ -35,12 +35,8 @@ def response_ids(
     prompt: tuple[Message, ...], response: str, chat: ChatEncoder
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns the ids before a response, and its own."""
-    tokens = chat.dialogue([*prompt, Message(role="assistant", content=response)])
-    # The dialogue ends with the response: its targets are the last ones without a gap.
-    start = len(tokens.ids)
-    while start and tokens.is_target[start - 1]:
-        start -= 1
-    return tokens.ids[:start], tokens.ids[start:]
+    turn = chat.turns([*prompt, Message(role="assistant", content=response)])[-1]
+    return tuple(turn.prompt), tuple(turn.answer)
 
 
 def token_pairs(
@@ -54,11 +50,16 @@ def token_pairs(
     fitting: list[tuple[PreferenceRecord, Pair]] = []
     dropped: list[DroppedRow] = []
     for record in records:
-        pair = token_pair(record, chat)
+        try:
+            pair = token_pair(record, chat)
+        except RowError as e:
+            dropped.append(DroppedRow("pair", record.id, str(e)))
+            continue
         if len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)) <= max_length:
             fitting.append((record, pair))
         else:
             dropped.append(DroppedRow("pair", record.id, f"longer than {max_length} tokens"))
     if not fitting:
-        raise DataError(f"No pair is left: all are longer than {max_length} tokens (data.max_length, or the model's).")
+        reasons = ", ".join(sorted({row.reason for row in dropped}))
+        raise DataError(f"No pair is left ({reasons}): raise data.max_length or check data.sources.")
     return fitting, dropped

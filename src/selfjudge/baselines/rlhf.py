@@ -51,14 +51,13 @@ def run_rlhf(
     set_seed(recipe.seed)
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
+    args.chat_template_kwargs = loaded.chat.switch
     prompts, unlike = same_ids(prompts, loaded.chat)
     if SAMPLES * len(prompts) < examples_per_step(args):
         raise DataError(f"{len(prompts)} prompts are too few for one step of rlhf: lower the batch size, or give more.")
-    # Every end of a turn ends a sample, not only the tokenizer's end of sequence.
-    loaded.model.generation_config.eos_token_id = list(loaded.chat.stop_ids)
     run = RunFolder.open(output_dir, "rlhf", recipe, resume=resume)
     record(run, data, [*dropped, *unlike], start=start, reward=reward_path(recipe), prompts=len(prompts))
     trainer = RLOOTrainer(
@@ -128,7 +127,7 @@ def _trl_ids(prompt: Sequence[Message], chat: ChatEncoder) -> list[int] | None:
     """What RLOOTrainer makes of a prompt; None where the chat template refuses it."""
     try:
         encoded = chat.tokenizer.apply_chat_template(
-            _chat(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
+            _chat(prompt), add_generation_prompt=True, tokenize=True, return_dict=True, **chat.switch
         )
     except Exception:  # Chat templates raise whatever they like; Jinja's TemplateError among others.
         return None

@@ -104,7 +104,7 @@ def _run(method: Rounds, output_dir: str | Path, *, resume: bool) -> RunFolder:
     set_seed(recipe.seed)
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     run = RunFolder.open(output_dir, method.name, recipe, resume=resume)

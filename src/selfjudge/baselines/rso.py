@@ -47,7 +47,7 @@ def run_rso(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     set_seed(recipe.seed)
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     # As many pairs as self-training sees in as many steps; no prompt is sampled twice.

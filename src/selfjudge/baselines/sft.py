@@ -32,7 +32,7 @@ def run_sft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     args = trl_arguments(recipe, "sft", output_dir, SFTConfig, values, packing=False, **OWN_ROWS)
     RunFolder.check(output_dir, "sft", recipe, resume=resume)
     set_seed(recipe.seed)
-    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora))
+    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     built = build_policy_rows(data.policy, loaded.chat, min(recipe.data.max_length, loaded.context))
     if not built.rows:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from selfjudge.core.statistics import Rate
     from selfjudge.data.anonymize import AnonymizeReport
     from selfjudge.data.inspect import InspectReport
-    from selfjudge.data.rows import Row
     from selfjudge.data.sources import Loaded
     from selfjudge.records import PreferenceRecord
     from selfjudge.templates.chat import ChatEncoder
@@ -249,12 +248,13 @@ def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: s
     from rich.console import Console
     from rich.text import Text
 
-    from selfjudge.data.rows import judgment_rows, policy_row
+    from selfjudge.cli.marked import marked, policy_rows_shown
+    from selfjudge.data.rows import judgment_rows
     from selfjudge.templates.encode import JudgmentEncoder
     from selfjudge.templates.template import load_templates
 
     encoder = JudgmentEncoder(load_templates(template), chat)
-    rows = [("Policy row", policy_row(record, chat))]
+    rows = policy_rows_shown(record, chat)
     if record.principle in encoder.principles:
         rows += [("Judgment row, chosen first", judgment_rows(record, encoder)[0])]
     console = Console()
@@ -262,18 +262,7 @@ def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: s
     console.print(f"\nRecord {record.id}, rendered with {tokenizer}; the target stands between » and «.", style="dim")
     for title, row in rows:
         console.print(f"\n{title} ({len(row.ids)} tokens)", style="bold")
-        console.print(Text(_marked(row, chat)))
-
-
-def _marked(row: Row, chat: ChatEncoder) -> str:
-    """Returns the row's text with its target tokens between » and «."""
-    from itertools import groupby
-
-    text = ""
-    for is_target, group in groupby(zip(row.ids, row.is_target, strict=True), key=lambda pair: pair[1]):
-        piece = chat.tokenizer.decode([token for token, _ in group])
-        text += f"»{piece}«" if is_target else piece
-    return text
+        console.print(Text(marked(row, chat)))
 
 
 def _print_too_long(records: Iterable[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:

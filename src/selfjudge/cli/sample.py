@@ -92,7 +92,7 @@ def _candidates(opened: OpenedEngine, rows: Sequence[PromptRow], params: Samplin
     """Returns each prompt's own candidates, or ``params.n`` samples where it brought none."""
     bare = [row for row in rows if row.candidates is None]
     with progress_bar("Sampling", len(bare)) as advance:
-        prompts = [opened.chat.prompt_ids(row.prompt) for row in bare]
+        prompts = opened.chat.named_prompt_ids((row.id, row.prompt) for row in bare)
         samples = iter(opened.engine.sample(prompts, params, advance))
     return [row.candidates or tuple(completion.text for completion in next(samples)) for row in rows]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from selfjudge.errors import RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -48,10 +49,17 @@ class Rows:
     dropped: tuple[DroppedRow, ...]
 
 
-def policy_row(record: PreferenceRecord, chat: ChatEncoder) -> Row:
-    """Returns the row that trains the chosen side: every assistant turn of the dialogue is a target."""
-    tokens = chat.dialogue([*record.prompt, Message(role="assistant", content=record.chosen)])
-    return Row("policy", record.id, tokens.ids, tokens.is_target)
+def policy_rows(record: PreferenceRecord, chat: ChatEncoder) -> list[Row]:
+    """Returns the rows that train the chosen side: every assistant turn of the dialogue is a target.
+
+    They share one row where the chat template keeps earlier turns as they are; else each turn has a row of its own.
+
+    Raises:
+        RowError: if the chat template refuses the dialogue.
+    """
+    rows = chat.dialogues([*record.prompt, Message(role="assistant", content=record.chosen)])
+    names = [record.id] if len(rows) == 1 else [f"{record.id}:{i}" for i in range(len(rows))]
+    return [Row("policy", name, row.ids, row.is_target) for name, row in zip(names, rows, strict=True)]
 
 
 def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationale: bool = False) -> list[Row]:
@@ -62,6 +70,7 @@ def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationa
 
     Raises:
         KeyError: if the template set has no template for the record's principle.
+        RowError: if the chat template refuses the judgment prompt.
     """
     principle = encoder.principles[record.principle]
     with_rationale = (
@@ -82,15 +91,20 @@ def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationa
 
 
 def build_policy_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, max_length: int) -> Rows:
-    """Returns one row per distinct (prompt, chosen) of the records that compare responses as a whole."""
+    """Returns the rows of each distinct (prompt, chosen) of the records that compare responses as a whole."""
     seen: set[tuple[tuple[Message, ...], str]] = set()
     rows: list[Row] = []
+    refused: list[DroppedRow] = []
     for record in records:
         key = (record.prompt, record.chosen)
         if record.principle == OVERALL and key not in seen:
             seen.add(key)
-            rows.append(policy_row(record, chat))
-    return _fitting(rows, max_length)
+            try:
+                rows += policy_rows(record, chat)
+            except RowError as e:
+                refused.append(DroppedRow("policy", record.id, str(e)))
+    built = _fitting(rows, max_length)
+    return Rows(built.rows, (*refused, *built.dropped))
 
 
 def build_judgment_rows(
@@ -98,15 +112,18 @@ def build_judgment_rows(
 ) -> Rows:
     """Returns both orders of every pair whose principle the template set knows; pairs of others are named."""
     rows: list[Row] = []
-    unknown: list[DroppedRow] = []
+    left_out: list[DroppedRow] = []
     for record in records:
         if record.principle in encoder.principles:
-            rows += judgment_rows(record, encoder, rationale=rationale)
+            try:
+                rows += judgment_rows(record, encoder, rationale=rationale)
+            except RowError as e:
+                left_out.append(DroppedRow("judgment", record.id, str(e)))
         else:
             reason = f"template set {encoder.templates.name!r} has no principle {record.principle!r}"
-            unknown.append(DroppedRow("judgment", record.id, reason))
+            left_out.append(DroppedRow("judgment", record.id, reason))
     built = _fitting(rows, max_length)
-    return Rows(built.rows, (*unknown, *built.dropped))
+    return Rows(built.rows, (*left_out, *built.dropped))
 
 
 def examples(rows: Iterable[Row]) -> list[tuple[Row, ...]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfjudge.records import Completion
+from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
 
 Progress = Callable[[int], None]
@@ -63,6 +64,35 @@ def prompt_seed(seed: int, index: int, bits: int = 31) -> int:
     Drawn and not ``seed + index``: vLLM seeds the n completions of a prompt by counting up.
     """
     return random.Random(f"{seed}:{index}").getrandbits(bits)
+
+
+def read_completion(
+    chat: ChatEncoder,
+    prompt: Sequence[int],
+    ids: Sequence[int],
+    *,
+    stopped: bool,
+    logprobs: tuple[float, ...] | None,
+    text: str | None = None,
+) -> Completion:
+    """Returns the completion that sampled ids are.
+
+    Args:
+        chat: the encoder of the model's tokenizer.
+        prompt: the ids before it.
+        ids: as sampled, what ended it included.
+        stopped: whether it ended by itself, and not at its length limit.
+        logprobs: of each token.
+        text: where the text is known, and ``ids`` are made from it.
+    """
+    reading = chat.read(ids, prompt) if text is None else chat.read_text(text, prompt)
+    return Completion(
+        ids=tuple(ids),
+        text=reading.text,
+        finish_reason="stop" if stopped and reading.complete else "length",
+        logprobs=logprobs,
+        reasoning_content=reading.reasoning,
+    )
 
 
 class Engine(Protocol):

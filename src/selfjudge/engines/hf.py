@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from selfjudge.core.logprobs import chunk_length, token_kl
 from selfjudge.engines.adapters import AdapterSwitch
-from selfjudge.engines.base import Drawn, Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams, read_completion
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import cache_bytes, can_share, on_device
 from selfjudge.engines.decode import Sampled, decode, uniforms
@@ -117,13 +117,13 @@ class TransformersEngine:
 
         def run(batch: list[int]) -> None:
             def ended(row: int, sample: Sampled) -> None:
-                drawn(batch[row // params.n], row % params.n, self._completion(sample))
+                drawn(batch[row // params.n], row % params.n, self._completion(prompts[batch[row // params.n]], sample))
 
             u = torch.stack([uniforms(params, i) for i in batch])
             asked = [prompts[i] for i in batch]
             found = self._decode(asked, u, params, self.chat.stop_ids, self._pad_id, ended if drawn else None)
             for i, samples in zip(batch, found, strict=True):
-                results[i] = [self._completion(sample) for sample in samples]
+                results[i] = [self._completion(prompts[i], sample) for sample in samples]
             if progress:
                 progress(len(batch))
 
@@ -256,15 +256,10 @@ class TransformersEngine:
             left = [i for batch in todo for i in batch]
             todo = [[left[i] for i in batch] for batch in batches([lengths[i] for i in left], self.token_budget)]
 
-    def _completion(self, sample: Sampled) -> Completion:
+    def _completion(self, prompt: Sequence[int], sample: Sampled) -> Completion:
         """A sample without a stop token ran into the length limit."""
         stopped = sample.ids[-1] in self.chat.stop_ids
-        return Completion(
-            ids=tuple(sample.ids),
-            text=self.chat.decode(sample.ids),
-            finish_reason="stop" if stopped else "length",
-            logprobs=tuple(sample.logprobs),
-        )
+        return read_completion(self.chat, prompt, sample.ids, stopped=stopped, logprobs=tuple(sample.logprobs))
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

@@ -8,13 +8,20 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.integrations import deepspeed
 from transformers.utils import logging as transformers_logging
 
@@ -23,6 +30,7 @@ from selfjudge.errors import MissingExtraError, ModelError, RunError
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
 from selfjudge.templates.template import TemplateSet
+from selfjudge.templates.thinking import Thinking
 
 _TEMPLATES = "judgment_templates"
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -54,6 +62,8 @@ def load_model(
     attn_implementation: str | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
+    thinking: Thinking = "off",
+    today: date | None = None,
 ) -> LoadedModel:
     """Loads a model and its tokenizer.
 
@@ -65,12 +75,14 @@ def load_model(
         attn_implementation: passed to from_pretrained.
         device: by default a GPU where there is one.
         seed: of the random weights of ``builtin:world``.
+        thinking: whether the policy thinks before it answers.
+        today: the date that the chat template writes; by default that of today.
 
     Raises:
         ModelError: if it is not there, cannot be read, or its tokenizer cannot express a chat.
     """
     device = torch.device(device or default_device())
-    chat = load_tokenizer(path, chat_template)
+    chat = load_tokenizer(path, chat_template, thinking=thinking, today=today)
     if str(path) == BUILTIN_WORLD:
         from selfjudge.world.model import build_model
 
@@ -78,6 +90,8 @@ def load_model(
     else:
         extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
         model = pretrained_model(AutoModelForCausalLM, path, dtype=torch_dtype(dtype, device), **extra)
+    # Every end of a turn ends a sample for others too, not only the tokenizer's end of sequence.
+    model.generation_config.eos_token_id = list(chat.stop_ids)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter_folder(Path(adapter))))
     return LoadedModel(model.to(device).eval(), chat, model_templates(path))
@@ -88,7 +102,9 @@ def context_length(model: PreTrainedModel | PeftModel) -> int:
     return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
 
 
-def load_tokenizer(path: str | Path, chat_template: str | None = None) -> ChatEncoder:
+def load_tokenizer(
+    path: str | Path, chat_template: str | None = None, *, thinking: Thinking = "off", today: date | None = None
+) -> ChatEncoder:
     """Loads the tokenizer of a model alone. Arguments and errors as :func:`load_model`."""
     if str(path) == BUILTIN_WORLD:
         from selfjudge.world.model import build_tokenizer
@@ -98,10 +114,21 @@ def load_tokenizer(path: str | Path, chat_template: str | None = None) -> ChatEn
         tokenizer = pretrained(AutoTokenizer, resolve_model(path))
     if chat_template:
         tokenizer.chat_template = chat_template_text(chat_template)
-    chat = ChatEncoder(tokenizer)
+    chat = ChatEncoder(tokenizer, thinking=thinking, eos_ids=generation_eos_ids(path), today=today)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return chat
+
+
+def generation_eos_ids(path: str | Path) -> tuple[int, ...]:
+    """Returns what ends a sample as a model's generation_config.json says, or nothing where it has none."""
+    if str(path) == BUILTIN_WORLD:
+        return ()
+    try:
+        eos = GenerationConfig.from_pretrained(resolve_model(path)).eos_token_id
+    except (OSError, ValueError):
+        return ()
+    return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (int(eos),)
 
 
 def model_templates(path: str | Path) -> str:

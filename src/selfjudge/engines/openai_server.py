@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Drawn, Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams, read_completion
 from selfjudge.engines.load import load_tokenizer
 from selfjudge.engines.openai_answers import (
     Choice,
@@ -155,11 +155,11 @@ class OpenAIEngine:
                 )
             if progress:
                 progress(1)
-            return [self._completion(i, choice) for choice in choices] * (params.n // wanted)
+            return [self._completion(i, prompts[i], choice) for choice in choices] * (params.n // wanted)
 
         def ended(i: int, choice: Choice) -> None:
             for place in range(choice["index"], params.n, bodies[i]["n"]):
-                drawn(i, place, self._completion(i, choice))
+                drawn(i, place, self._completion(i, prompts[i], choice))
 
         return await self._server.ask(bodies, read, ended if drawn else None)
 
@@ -205,19 +205,19 @@ class OpenAIEngine:
         """The server remembers prefixes by itself, or not at all."""
         return nullcontext()
 
-    def _completion(self, index: int, choice: Choice) -> Completion:
+    def _completion(self, index: int, prompt: Sequence[int], choice: Choice) -> Completion:
         reason = choice.get("finish_reason")
         if reason not in ("stop", "length"):
             raise EngineError(
                 f"The server at {self.base_url} broke off a completion of prompt {index} ({reason!r}): look at its log."
             )
+        stopped = reason == "stop"
         if sampled := sampled_tokens(choice):
             ids, logprobs = sampled
-            text = self.chat.decode(ids)
-        else:
-            text, logprobs = choice["text"], None
-            ids = [*self.chat.text_ids(text), *(self.chat.stop_ids[-1:] if reason == "stop" else ())]
-        return Completion(ids=tuple(ids), text=text, finish_reason=reason, logprobs=logprobs and tuple(logprobs))
+            return read_completion(self.chat, prompt, ids, stopped=stopped, logprobs=logprobs and tuple(logprobs))
+        text = choice["text"]
+        ids = [*self.chat.text_ids(text), *(self.chat.end_ids if stopped else ())]
+        return read_completion(self.chat, prompt, ids, stopped=stopped, logprobs=None, text=text)
 
     def _label_pair(self, index: int, label_ids: tuple[int, int], choices: list[Choice]) -> tuple[float, float]:
         logprobs = next_token_logprobs(choices[0]) if choices else {}

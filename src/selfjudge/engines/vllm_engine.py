@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfjudge.engines.base import Drawn, Progress, SamplingParams
+from selfjudge.engines.base import Drawn, Progress, SamplingParams, read_completion
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -215,11 +215,15 @@ class VllmEngine:
             if progress and not missing[i]:
                 progress(1)
             for copy in range(part, params.n, n) if drawn else ():
-                drawn(i, copy, self._completion(output.outputs[0]))
+                drawn(i, copy, self._completion(prompts[i], output.outputs[0]))
 
         asked = [prompt for prompt in prompts for _ in range(parts)]
         outputs = self.core.generate(asked, requests, adapter=self._adapter, ended=ended)
-        found = [self._completion(one) for output in outputs for one in output.outputs]
+        found = [
+            self._completion(prompt, one)
+            for prompt, output in zip(asked, outputs, strict=True)
+            for one in output.outputs
+        ]
         return [found[i * n : (i + 1) * n] * (params.n // n) for i in range(len(prompts))]
 
     def label_probabilities(
@@ -265,14 +269,10 @@ class VllmEngine:
             **_plain_ids(),
         )
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, prompt: Sequence[int], output: Any) -> Completion:
         ids = tuple(output.token_ids)
-        return Completion(
-            ids=ids,
-            text=self.chat.decode(ids),
-            finish_reason=output.finish_reason,
-            logprobs=tuple(step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)),
-        )
+        logprobs = tuple(step[token].logprob for step, token in zip(output.logprobs, ids, strict=True))
+        return read_completion(self.chat, prompt, ids, stopped=output.finish_reason == "stop", logprobs=logprobs)
 
 
 def _start(folder: str, **options: Any) -> Any:

@@ -61,8 +61,8 @@ def check_lengths(
 
     ``asked``: the id and the dialogue of each prompt.
     """
-    for id_, dialogue in asked:
-        needed, what = len(chat.prompt_ids(dialogue)) + params.max_new_tokens, "answering it"
+    for (id_, dialogue), ids in zip(asked, chat.named_prompt_ids(asked), strict=True):
+        needed, what = len(ids) + params.max_new_tokens, "answering it"
         if params.n > 1:
             bare = Comparison(id=id_, prompt=tuple(dialogue), response_a="", response_b="")
             needed, what = judge.longest_prompt(bare) + 2 * params.max_new_tokens, "judging two of its candidates"

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import TrainingArguments, set_seed
 
 from selfjudge.data.collate import JsftCollator
-from selfjudge.data.rows import Row, judgment_rows, policy_row
+from selfjudge.data.rows import Row, judgment_rows, policy_rows
 from selfjudge.engines.load import load_model, save_model
 from selfjudge.judge import as_messages
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -69,7 +69,7 @@ def unlabelled_rows(texts: Iterable[Unlabelled], chat: ChatEncoder, encoder: Jud
         # A record's sides have names; the rows made of it here do not say which is which.
         first, second = text.pair
         pair = PreferenceRecord(id=f"text-{i}", prompt=as_messages(text.prompt), chosen=first, rejected=second)
-        for row in (policy_row(pair.model_copy(update={"chosen": text.answer}), chat), *judgment_rows(pair, encoder)):
+        for row in (*policy_rows(pair.model_copy(update={"chosen": text.answer}), chat), *judgment_rows(pair, encoder)):
             ids = row.ids[:-1] if row.kind == "judgment" else row.ids
             rows.append(replace(row, kind="policy", ids=ids, is_target=(True,) * len(ids), pair=None))
     return rows

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from selfjudge.recipes.comparison import BaselinesSection
-from selfjudge.recipes.section import Name, Section, Training, Urls
+from selfjudge.recipes.section import Name, Section, Switch, Training, Urls
 from selfjudge.recipes.study import StudySection
 
 Use = Literal["policy", "judgment", "prompts"]
@@ -25,7 +25,13 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of the weights; auto: float32 on a CPU and for full fine-tuning, else bfloat16"
     )
-    chat_template: str | None = Field(None, description="replace the tokenizer's: 'plain' or a Jinja file")
+    chat_template: str | None = Field(
+        None, description="replace the tokenizer's: the path of a Jinja file, or 'plain' for the one shipped here"
+    )
+    thinking: Switch = Field(
+        "off",
+        description="on: the policy thinks before it answers; judgments and JSFT rows are without thoughts either way",
+    )
     attn_implementation: str | None = Field(None, description="passed to from_pretrained")
 
 

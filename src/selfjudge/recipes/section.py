@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from selfjudge.errors import without_credentials
 
@@ -37,6 +37,12 @@ def _without_password(url: str | list[str]) -> str | list[str]:
     return url
 
 
+def _switch(value: Any) -> Any:
+    """Returns off and on as they are meant: YAML reads both words as truth values."""
+    return {False: "off", True: "on"}.get(value, value) if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["off", "on"], BeforeValidator(_switch)]
 Name = Annotated[str, AfterValidator(_plain_name)]
 Urls = Annotated[str | Annotated[list[str], Field(min_length=1)], AfterValidator(_without_password)]
 Training = Annotated[dict[str, Any], AfterValidator(_without_secrets)]

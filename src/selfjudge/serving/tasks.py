@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfjudge.engines.base import SamplingParams
-from selfjudge.errors import ModelError
+from selfjudge.errors import RowError
 from selfjudge.judge import as_messages
 from selfjudge.records import Comparison, Message, check_prompt
 from selfjudge.serving.backend import Backend
@@ -104,7 +104,7 @@ class TaskMaker:
     def _chat_ids(self, prompt: tuple[Message, ...]) -> list[int]:
         try:
             return self.backend.chat.prompt_ids(prompt)
-        except ModelError as e:
+        except RowError as e:
             raise ApiError(
                 400, f"The model's chat template refuses the messages: {e.__cause__}.", "invalid_value", "messages"
             ) from e

@@ -1,49 +1,37 @@
-"""From messages to token ids, with the special tokens of the chat template and never those of a user's text.
+"""From messages to token ids and back, with the special tokens of the chat template and never those of a user's text.
 
-Rendering is the tokenizer's own chat template. The rendered string is cut at the special tokens the template put
-there; the plain text between them is tokenised with special-token parsing off. For ordinary text the result equals
-``tokenizer.apply_chat_template(..., tokenize=True)`` (a test holds this); for text that contains ``<|im_end|>`` and
-the like, those characters stay characters.
-
-"Special" is every token that gives a chat its structure: those that the tokenizer calls special, and added tokens that
-the chat template puts around turns without their being marked as special (``<｜User｜>`` of DeepSeek).
+Rendering is the tokenizer's own chat template, and ids are the tokenizer's own of the rendered text: for ordinary text
+they equal ``tokenizer.apply_chat_template(..., tokenize=True)`` (a test holds this). For text that contains
+``<|im_end|>`` and the like, those characters stay characters.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from selfjudge.errors import ModelError
+from selfjudge.errors import DataError, ModelError, RowError
 from selfjudge.records import Message
+from selfjudge.templates.rendering import ChatTemplate, check_template, unused_mark
+from selfjudge.templates.thinking import Thinking, switches, thought_marks
+from selfjudge.templates.tokens import StructuredTokenizer, is_marker, structure
+from selfjudge.templates.turn_form import find_form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHAT_TEMPLATES = Path(__file__).parent / "chat"
-# Marks where a special string stood in a user's text while the chat template renders. A private-use character; its
-# own occurrences in the text are marked too, so that unmarking is exact.
-_OPEN, _CLOSE = "\ue000", "\ue001"
-_MASKED = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-# How many texts the tokenizer gets in one call: for each of them it holds far more than ids until the call is over.
-_AT_ONCE = 2048
-
-_Rendered = tuple[str, list[str]]
-"""What a chat template made of messages, and the strings whose places are marked in it."""
-
 # Turns whose texts occur nowhere else, to see what a chat template puts around them.
 _PROBE = tuple(
     Message(role=role, content=f"Probe{i}")
     for i, role in enumerate(("system", "user", "assistant", "user", "assistant", "user"))
 )
-
-
-def _is_marker(text: str) -> bool:
-    """Whether it is more than a word and more than white space or punctuation: ``### User:``, not ``user``."""
-    return any(map(str.isalnum, text)) and not all(c.isalnum() or c.isspace() for c in text)
 
 
 @dataclass(frozen=True)
@@ -52,6 +40,23 @@ class TokenizedDialogue:
 
     ids: tuple[int, ...]
     is_target: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One assistant turn: the ids that the model sees when it answers, and those of the answer with its end."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a sample says. ``reasoning``: its thought, if any. ``complete`` is False where the thought never ends."""
+
+    text: str
+    reasoning: str | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,219 +71,266 @@ class TurnMarkers:
 
 
 class ChatEncoder:
-    """Encodes dialogues for one tokenizer."""
+    """Encodes dialogues for one tokenizer, and reads its samples."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises ModelError for a tokenizer without chat template or end-of-sequence token."""
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: set model.chat_template to 'plain' "
-                "or to a Jinja file (for `judge` and `sample`: --chat-template)."
-            )
-        if tokenizer.eos_token_id is None:
-            raise ModelError(
-                f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token: set eos_token."
-            )
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        thinking: Thinking = "off",
+        eos_ids: Sequence[int] = (),
+        today: date | None = None,
+    ) -> None:
+        """Finds out what the chat template writes around turns.
+
+        Args:
+            tokenizer: with a chat template and an end-of-sequence token.
+            thinking: whether the policy thinks before it answers. Judgments and training rows never do.
+            eos_ids: what ends a sample besides, as in the model's generation config.
+            today: the date that the chat template writes where it asks for one; by default that of today.
+
+        Raises:
+            ModelError: if the chat template is missing, cannot render a question and its answer, or cannot think.
+        """
+        check_template(tokenizer)
         self.tokenizer = tokenizer
-        self._system_role = self._accepts_system()
-        self._specials = self._structure()
-        # A text may well hold what the tokenizer does not know.
-        unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
-        self._structural_ids = frozenset(self._specials.values()) - unknown
-        alternatives = "|".join(re.escape(t) for t in sorted(self._specials, key=len, reverse=True))
-        self._special = re.compile(f"({alternatives})")
-        self._to_mask = re.compile(f"{alternatives}|{_OPEN}")
-        self.stop_ids = self._stop_ids()
+        self.thinking = thinking
+        self.template = ChatTemplate(tokenizer, today or date.today())
+        self.switches = switches(self.template)
+        self.thought_marks = thought_marks(self.template, self.switches)
+        if thinking == "on" and self.thought_marks is None:
+            raise ModelError(
+                f"The chat template of {self.template.name!r} knows no thoughts: set model.thinking to off "
+                "(on the command line: --thinking off)."
+            )
+        marks = self.thought_marks
+        around_turns = [self._probe(switch) for switch in self.switches.values()]
+        around_turns += [marks.open, marks.close] if marks else []
+        self.tokens = StructuredTokenizer(tokenizer, structure(tokenizer, "".join(around_turns)))
+        pattern = self.tokens.pattern
+        stops = [text for text, i in self.tokens.specials.items() if i in (self._eos, *eos_ids)]
+        self.form = find_form(self.template, self.switches["off"], marks, pattern, stops, tokenizer.bos_token)
+        self.end_ids = tuple(self.tokens.continued(self.form.end)) if self.form.end else (self._eos,)
+        self._end_text = pattern.split(self.form.end, maxsplit=1)[0]
+        self._end_core = self.end_ids[len(self.tokens.continued(self._end_text)) :]
+        self.stops = self._find_stops(eos_ids)
+        self.stop_ids = tuple(self.stops)
+        self.markers = self._turn_markers()
+        self._thought_ids = self._find_thought_ids()
         self.markers = self._turn_markers()
 
+    @property
+    def switch(self) -> dict[str, Any]:
+        """The chat template's own variables with which the policy thinks, or does not."""
+        return self.switches[self.thinking]
+
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Returns the ids of a prompt that an assistant turn follows."""
-        return self.prefixed_ids(messages, "")
+        """Returns the ids of a prompt that an answer of the policy follows, or its thought.
+
+        Raises:
+            RowError: if the chat template refuses the messages.
+        """
+        if self.thinking == "off":
+            return self.prefixed_ids(messages, "")
+        (ids,) = self._all_ids([(messages, "", "on")])
+        return ids
+
+    def named_prompt_ids(self, prompts: Iterable[tuple[str, Sequence[Message]]]) -> list[list[int]]:
+        """Returns :meth:`prompt_ids` of many prompts.
+
+        Args:
+            prompts: the id and the messages of each.
+
+        Raises:
+            DataError: if the chat template refuses one; it is named.
+        """
+        found = []
+        for name, messages in prompts:
+            try:
+                found.append(self.prompt_ids(messages))
+            except RowError as e:
+                raise DataError(f"Prompt {name!r}: {e}: remove it, or set another --chat-template.") from e
+        return found
 
     def prefixed_ids(self, messages: Sequence[Message], prefix: str) -> list[int]:
-        """Returns the ids of a prompt whose assistant turn already begins with the plain text ``prefix``."""
+        """Returns the ids of a prompt whose answer already begins with the plain text ``prefix``, without a thought.
+
+        Raises:
+            RowError: if the chat template refuses the messages.
+        """
         (ids,) = self.all_prefixed_ids([(messages, prefix)])
         return ids
 
     def all_prefixed_ids(self, prompts: Iterable[tuple[Sequence[Message], str]]) -> list[list[int]]:
-        """Returns :meth:`prefixed_ids` of many prompts, which are tokenised together.
+        """Returns :meth:`prefixed_ids` of many prompts, which are tokenized together.
 
         Args:
             prompts: the messages and the prefix of each.
+
+        Raises:
+            RowError: if the chat template refuses the messages of one.
         """
-        rendered = [(*self._render(messages, generation_prompt=True), prefix) for messages, prefix in prompts]
-        return self._ids([(text + prefix, masked) for text, masked, prefix in rendered])
+        return self._all_ids(
+            [(messages, self.form.space + prefix if prefix else "", "off") for messages, prefix in prompts]
+        )
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of plain text: nothing added, nothing in it read as a special token."""
-        (ids,) = self._all_text_ids([text])
-        return ids
+        return self.tokens.text_ids(text)
 
-    def dialogue(self, messages: Sequence[Message]) -> TokenizedDialogue:
-        """Returns a whole dialogue with its assistant turns marked as targets.
+    def answer_end_ids(self, text: str) -> list[int]:
+        """Returns the ids of the rest of an answer, and of what ends its turn."""
+        mark = unused_mark([text])
+        rest = self.tokens.continued(self.tokens.shielded(text, mark), mark)
+        return [*rest, *self.end_ids]
 
-        Each turn is tokenised from where generation would have started, so the ids before a response are the very ids
-        the model sees when it answers; the turn's end token is a target, what the template adds after it is not.
+    def turns(self, messages: Sequence[Message]) -> list[Turn]:
+        """Returns each assistant turn of a dialogue as it would be generated, without a thought.
+
+        Its prompt is what the chat template makes of the messages before it. Its answer is tokenized behind that
+        prompt, as the chat template would write it.
 
         Raises:
-            ModelError: if the chat template rewrites earlier turns, so that a prompt is no prefix of the dialogue.
+            RowError: if the chat template refuses the messages.
         """
-        parts: list[_Rendered] = []  # what stands before a turn, the turn and what follows it, one after another
-        ends: list[list[int]] = []
-        done = ""
-        turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
-        for i in turns:
-            before, masked_before = self._render(messages[:i], generation_prompt=True)
-            after, masked_after = self._render(messages[: i + 1], generation_prompt=False)
-            if not before.startswith(done) or not after.startswith(before):
-                raise ModelError(
-                    f"The chat template of {self.tokenizer.name_or_path!r} rewrites earlier turns, so prompts are not "
-                    "prefixes of dialogues: set model.chat_template to one that does not."
-                )
-            turn, end, rest = self._assistant_turn(after[len(before) :], last=i == turns[-1])
-            parts += [(before[len(done) :], masked_before), (turn, masked_after), (rest, masked_after)]
-            ends.append(end)
-            done = after
-        found = self._ids(parts)
-        ids: list[int] = []
-        is_target: list[bool] = []
-        for prompt, turn_ids, end, rest_ids in zip(found[::3], found[1::3], ends, found[2::3], strict=True):
-            ids += [*prompt, *turn_ids, *end, *rest_ids]
-            is_target += [False] * len(prompt) + [True] * len(turn_ids + end) + [False] * len(rest_ids)
-        return TokenizedDialogue(ids=tuple(ids), is_target=tuple(is_target))
+        mark = unused_mark(message.content for message in messages)
+        places = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        prompts = [self._prompt(messages[:i], mark, "off") for i in places]
+        answers = [self.form.answer(self.tokens.shielded(messages[i].content, mark)) for i in places]
+        wholes = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        ids = self.tokens.encode([(text, mark) for text in (*prompts, *wholes)])
+        made = []
+        for prompt_ids, whole, answer in zip(ids, ids[len(places) :], answers, strict=False):
+            follows = whole[: len(prompt_ids)] == prompt_ids
+            answer_ids = whole[len(prompt_ids) :] if follows else self.tokens.continued(answer, mark)
+            made.append(Turn(prompt_ids, answer_ids if self.form.end else [*answer_ids, self._eos]))
+        return made
+
+    def dialogues(self, messages: Sequence[Message]) -> list[TokenizedDialogue]:
+        """Returns a whole dialogue with its assistant turns marked as targets, in as few rows as can be.
+
+        A turn goes on with the row of the turn before it where its prompt begins with that row. Where the chat template
+        rewrites earlier turns (most thinking models drop their thoughts) it is a row of its own.
+
+        Raises:
+            RowError: if the chat template refuses the messages.
+        """
+        rows: list[tuple[list[int], list[bool]]] = []
+        for turn in self.turns(messages):
+            ids, is_target = rows.pop() if rows and turn.prompt[: len(rows[-1][0])] == rows[-1][0] else ([], [])
+            is_target = [*is_target, *[False] * (len(turn.prompt) - len(ids)), *[True] * len(turn.answer)]
+            rows.append(([*turn.prompt, *turn.answer], is_target))
+        return [TokenizedDialogue(ids=tuple(ids), is_target=tuple(is_target)) for ids, is_target in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of sampled ids without special tokens."""
+        """Returns the text of ids without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _assistant_turn(self, text: str, *, last: bool) -> tuple[str, list[int], str]:
-        """Splits a rendered turn into the response, the id of its end token, and what the template adds after it."""
-        content, *tail = self._special.split(text, maxsplit=1)
-        if not tail:
-            return content.rstrip(), [self._eos] if last else [], ""
-        return content, [self._specials[tail[0]]], "" if last else tail[1]
+    def read(self, ids: Sequence[int], prompt: Sequence[int]) -> Reading:
+        """Returns what a sample of the policy says: the answer without what ends it, and the thought before it.
+
+        Args:
+            ids: as sampled.
+            prompt: the ids before it, which may leave a thought open.
+        """
+        core = self._end_core
+        ended = len(ids) >= len(core) and tuple(ids[len(ids) - len(core) :]) == core
+        body = list(ids[: len(ids) - len(core)] if ended else ids)
+        if not ended and body and body[-1] in self.stop_ids:
+            body.pop()
+        reading, start = self._split(self._raw(body), prompt) if self.thought_marks else (Reading(""), 0)
+        if not reading.complete:
+            return reading
+        if start:
+            body = body[bisect_left(range(len(body)), start, key=lambda n: len(self._raw(body[:n]))) :]
+        text = self.decode(body)
+        text = text.removesuffix(self._end_text) if ended else text
+        return replace(reading, text=text.lstrip() if start else text)
+
+    def read_text(self, text: str, prompt: Sequence[int]) -> Reading:
+        """Returns :meth:`read` of a sample that is known as text alone."""
+        reading, start = self._split(text, prompt) if self.thought_marks else (Reading(""), 0)
+        return replace(reading, text=text[start:].lstrip() if start else text) if reading.complete else reading
+
+    def _split(self, raw: str, prompt: Sequence[int]) -> tuple[Reading, int]:
+        """Returns the thought of a sample's text, and where the answer begins."""
+        assert self.thought_marks is not None
+        opening, closing = self.thought_marks.open.strip(), self.thought_marks.close.strip()
+        tail = self._thought_ids
+        opened = bool(tail) and tuple(prompt[len(prompt) - len(tail) :]) == tail
+        if not opened and not raw.lstrip().startswith(opening):
+            lead = self.form.lead.strip()
+            return Reading(""), len(lead) if lead and raw.startswith(lead) else 0
+        thought, closed, _ = raw.partition(closing)
+        reading = Reading("", thought.strip().removeprefix(opening).strip(), complete=bool(closed))
+        return reading, len(thought) + len(closing)
+
+    def _find_thought_ids(self) -> tuple[int, ...]:
+        """Returns the ids with which a prompt leaves a thought open; none where the policy opens it itself."""
+        question, marks = _PROBE[1], self.thought_marks
+        if marks is None:
+            return ()
+        prompt = self._prompt([question], "\ue000", "on").partition(question.content)[2]
+        return tuple(self.tokens.continued(prompt[prompt.rfind(marks.open.strip()) :])) if marks.opens(prompt) else ()
+
+    def _raw(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
     @property
     def _eos(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
-    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> _Rendered:
-        masked: list[str] = []
+    def _prompt(self, messages: Sequence[Message], mark: str, thinking: Thinking) -> str:
+        """Returns the text that an answer follows, or a thought. Raises RowError where the template refuses it."""
+        edit = partial(self.tokens.shielded, mark=mark)
+        switch = self.switches[thinking]
+        text = self.template.render(messages, generation_prompt=True, switch=switch, edit=edit)
+        return text + self.form.lead if thinking == "off" else text
 
-        def mask(match: re.Match[str]) -> str:
-            masked.append(match.group(0))
-            return f"{_OPEN}{len(masked) - 1}{_CLOSE}"
-
-        chat = [{"role": m.role, "content": self._to_mask.sub(mask, m.content)} for m in self._roles(messages)]
-        try:
-            rendered = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt)
-        except Exception as e:  # whatever a template raises, or the sandbox that it runs in
-            raise ModelError(
-                f"The chat template of {self.tokenizer.name_or_path!r} fails ({' '.join(str(e).split())[:200]}): set "
-                "model.chat_template to one that does not."
-            ) from e
-        return str(rendered), masked
-
-    def _ids(self, rendered: Iterable[_Rendered]) -> list[list[int]]:
-        rows = [self._pieces(*each) for each in rendered]
-        texts = list(dict.fromkeys(text for row in rows for text in row[::2] if text))
-        known = {"": [], **dict(zip(texts, self._all_text_ids(texts), strict=True))}
-        found: list[list[int]] = []
-        for row in rows:
-            ids = [*known[row[0]]]
-            for special, text in zip(row[1::2], row[2::2], strict=True):
-                ids.append(self._specials[special])
-                ids += known[text]
-            found.append(ids)
-        return found
-
-    def _pieces(self, rendered: str, masked: list[str]) -> list[str]:
-        """Returns plain text, special token, plain text and so on; texts may be empty."""
-        pieces = self._special.split(rendered)
-        if masked:
-            pieces[::2] = [_MASKED.sub(lambda m: masked[int(m.group(1))], text) for text in pieces[::2]]
-        return pieces
-
-    def _all_text_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns :meth:`text_ids` of each text. The tokenizer gets them together, to encode them in parallel."""
-        found: list[list[int]] = []
-        for start in range(0, len(texts), _AT_ONCE):
-            found += self.tokenizer(
-                list(texts[start : start + _AT_ONCE]),
-                add_special_tokens=False,
-                split_special_tokens=True,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )["input_ids"]
-        return [self._spelt(text, ids) for text, ids in zip(texts, found, strict=True)]
-
-    def _spelt(self, text: str, ids: list[int]) -> list[int]:
-        """Returns the ids of a text, of which ``ids`` are those that the tokenizer found, without any structural id."""
-        if len(text) < 2 or self._structural_ids.isdisjoint(ids):
-            return ids
-        # A unigram model knows `</s>` as a piece of text, and added tokens not marked as special are found in any
-        # text. Cut in two until the cut goes through it, such a string is spelt.
-        half = len(text) // 2
-        first, second = self._all_text_ids([text[:half], text[half:]])
-        return first + second
-
-    def _roles(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Moves a system text into the first user turn for chat templates that know no system role."""
-        if self._system_role or not messages or messages[0].role != "system":
-            return messages
-        system, first, *rest = messages
-        return [Message(role=first.role, content=f"{system.content}\n\n{first.content}"), *rest]
-
-    def _accepts_system(self) -> bool:
-        text = "What the system says."
-        probe = [{"role": "system", "content": text}, {"role": "user", "content": "u"}]
-        try:
-            # Some templates refuse a system text, others leave it out.
-            return text in str(self.tokenizer.apply_chat_template(probe, tokenize=False))
-        except Exception:  # Chat templates raise whatever they like; Jinja's TemplateError among others.
-            return False
-
-    def _structure(self) -> dict[str, int]:
-        """Returns the tokens that give chats their structure, by their text."""
-        tokenizer = self.tokenizer
-        specials = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        # Llama 3's headers, for one, are special tokens that have none of the names in `all_special_tokens`.
-        added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
-        around_turns = self._probe(_PROBE)
-        for text, (i, special) in added.items():
-            if text and (special or (text in around_turns and _is_marker(text))):
-                specials[text] = i
-        return specials
+    def _all_ids(self, prompts: Iterable[tuple[Sequence[Message], str, Thinking]]) -> list[list[int]]:
+        texts: list[tuple[str, str]] = []
+        for messages, prefix, thinking in prompts:
+            try:
+                mark = unused_mark(message.content for message in messages)
+                texts.append((self._prompt(messages, mark, thinking) + prefix, mark))
+            except RowError as e:
+                e.place = len(texts)
+                raise
+        return self.tokens.encode(texts)
 
     def _turn_markers(self) -> TurnMarkers:
         """Returns what a response could write to look like the end of its turn."""
-        rendered = self._probe(_PROBE, generation_prompt=True)
+        rendered = self._probe(self.switches["off"])
         lines: dict[str, None] = {}
         inline: dict[str, None] = {}
         # What stands before the first turn is the template's own preamble.
         for border in re.split("|".join(m.content for m in _PROBE), rendered)[1:]:
-            for text in self._special.split(border)[::2]:
+            for text in self.tokens.pattern.split(border):
                 rows = text.split("\n")
                 for i, row in enumerate(map(str.strip, rows)):
-                    if _is_marker(row):
+                    if is_marker(row):
                         (lines if 0 < i < len(rows) - 1 else inline)[row] = None
         return TurnMarkers(tuple(lines), tuple(inline))
 
-    def _probe(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
-        """Returns a dialogue as the chat template renders it, or nothing where it refuses such a one."""
-        chat = [{"role": m.role, "content": m.content} for m in self._roles(messages)]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation_prompt)
-            )
-        except Exception:  # as in _accepts_system
-            return ""
+    def _probe(self, switch: Mapping[str, Any]) -> str:
+        """Returns a dialogue as the chat template renders it: as long a one as it takes."""
+        for messages in (_PROBE, _PROBE[1:4], _PROBE[1:2]):
+            try:
+                return self.template.render(messages, generation_prompt=True, switch=switch)
+            except RowError:
+                continue
+        return ""
 
-    def _stop_ids(self) -> tuple[int, ...]:
-        """Returns the ids that end an assistant turn: end of sequence, and the turn's own end where it differs."""
-        probe = self.dialogue([Message(role="user", content="u"), Message(role="assistant", content="a")])
-        return tuple(dict.fromkeys((self._eos, probe.ids[-1])))
+    def _find_stops(self, eos_ids: Sequence[int]) -> dict[int, str]:
+        """Returns the ids that end a sample, and where each comes from."""
+        sources: dict[int, list[str]] = {}
+        for i, source in (
+            (self._eos, "the tokenizer's end token"),
+            (self.end_ids[-1], "what follows an answer in the chat template"),
+            *((i, "generation_config.eos_token_id") for i in eos_ids),
+        ):
+            sources.setdefault(i, []).append(source)
+        return {i: ", ".join(found) for i, found in sources.items()}
 
 
 def chat_template_text(name_or_path: str) -> str:

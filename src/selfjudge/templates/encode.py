@@ -79,7 +79,7 @@ class PrincipleEncoder:
     def rationale_ids(self, rationale_a: str, rationale_b: str) -> list[int]:
         """Returns the ids that follow the label when a rationale is trained, the end of the turn included."""
         text = self.template.rationale_text(rationale_a, rationale_b)
-        return [*self._chat.text_ids(text), self._chat.stop_ids[-1]]
+        return self._chat.answer_end_ids(text)
 
     def _labelled(self, prompt: tuple[Message, ...], first: str, second: str, label: Label) -> list[int]:
         return self._chat.prefixed_ids(self.filler()(prompt, first, second), self.template.prefix + label)

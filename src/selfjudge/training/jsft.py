@@ -40,7 +40,7 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
     args = training_arguments("jsft", recipe.jsft.training, Path(output_dir) / "checkpoints", recipe.seed)
     RunFolder.check(output_dir, "jsft", recipe, resume=resume)
     set_seed(recipe.seed)
-    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora))
+    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora, output_dir))
     if recipe.jsft.packing:
         check_packing(loaded.model)
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.engines.load import LoadedModel
-from selfjudge.errors import DataError
+from selfjudge.errors import DataError, RowError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.rollout import Collector, RolloutCollector
@@ -71,18 +71,22 @@ def rollout_prompts(
         DataError: if no prompt is left.
     """
     limit = min(recipe.data.max_length, loaded.context) - recipe.self_training.rollout.max_new_tokens
-    encoded = [
-        RolloutPrompt(f"prompt-{i}", prompt, tuple(loaded.chat.prompt_ids(prompt)))
-        for i, prompt in enumerate(data.prompts)
-    ]
+    encoded: list[RolloutPrompt] = []
+    refused: list[DroppedRow] = []
+    for i, prompt in enumerate(data.prompts):
+        try:
+            encoded.append(RolloutPrompt(f"prompt-{i}", prompt, tuple(loaded.chat.prompt_ids(prompt))))
+        except RowError as e:
+            refused.append(DroppedRow("policy", f"prompt-{i}", str(e)))
     fitting = [p for p in encoded if len(p.ids) <= limit]
     if not fitting:
         raise DataError(
-            f"No prompt for self-training is left: {len(encoded)} were read, a prompt may have {limit} tokens "
-            "(data.max_length or the model's context, less self_training.rollout.max_new_tokens)."
+            f"No prompt for self-training is left: {len(encoded)} were read, {len(refused)} more were refused by the "
+            f"chat template, and a prompt may have {limit} tokens (data.max_length or the model's context, less "
+            "self_training.rollout.max_new_tokens)."
         )
     reason = f"prompt longer than {limit} tokens"
-    return fitting, [DroppedRow("policy", p.id, reason) for p in encoded if len(p.ids) > limit]
+    return fitting, [*refused, *(DroppedRow("policy", p.id, reason) for p in encoded if len(p.ids) > limit)]
 
 
 ON_POLICY = OnPolicy()

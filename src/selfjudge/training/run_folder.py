@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +75,7 @@ class RunFolder:
             return {"stage": stage, "recipe": recipe.name, "seed": recipe.seed, "versions": _versions()}
 
         run = cls(path, stage, on_main(make))
-        run.update(status="running", started=_now())
+        run.update(status="running", started=_now(), template_date=template_date(path).isoformat())
         return run
 
     @classmethod
@@ -175,6 +175,20 @@ class RunFolder:
         """Shortens a log; after a crash of the machine it may be shorter already."""
         if file.is_file() and file.stat().st_size > size:
             os.truncate(file, size)
+
+
+def template_date(folder: str | Path) -> date:
+    """Returns the date that chat templates write in a run: that on which it, or the run it is a round of, began.
+
+    For a run to come it is today's.
+    """
+    for place in (Path(folder), Path(folder).parent):
+        try:
+            info = json.loads((place / "run.json").read_text(encoding="utf-8"))
+            return date.fromisoformat(info["template_date"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return date.today()
 
 
 def _hardly_begun(path: Path, recipe: Recipe) -> bool:

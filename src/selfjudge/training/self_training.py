@@ -61,7 +61,7 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
     section = recipe.self_training
     args = training_arguments("self_training", section.training, this.folder / "checkpoints", this.seed)
     set_seed(this.seed)
-    loaded = main_first(lambda: load_start(recipe, this.start, section.lora))
+    loaded = main_first(lambda: load_start(recipe, this.start, section.lora, this.folder))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = source.prompts(recipe, data, loaded, args)
     replay, rows_dropped = replay_of(recipe, data, loaded)

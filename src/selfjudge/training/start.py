@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from selfjudge.engines.load import DtypeName, LoadedModel, load_model
 from selfjudge.recipes.schema import LoraSection, Recipe
+from selfjudge.training.run_folder import template_date
 
 
-def load_start(recipe: Recipe, path: str, lora: LoraSection | None) -> LoadedModel:
+def load_start(recipe: Recipe, path: str, lora: LoraSection | None, folder: str | Path | None = None) -> LoadedModel:
     """Loads the model at ``path`` as ``model.*`` of the recipe says, to be trained or to get the adapter ``lora``.
+
+    ``folder``: of the run. Where it is resumed, the chat template writes the date on which it began.
 
     Raises:
         ModelError: as :func:`selfjudge.engines.load.load_model`.
@@ -18,6 +23,8 @@ def load_start(recipe: Recipe, path: str, lora: LoraSection | None) -> LoadedMod
         chat_template=recipe.model.chat_template,
         attn_implementation=recipe.model.attn_implementation,
         seed=recipe.seed,
+        thinking=recipe.model.thinking,
+        today=template_date(folder) if folder else None,
     )
 
 

@@ -14,9 +14,10 @@ from selfjudge.data.collate import pack
 from selfjudge.data.load import WORLD_PAIRS, prepare_data
 from selfjudge.data.rows import examples
 from selfjudge.engines.load import load_tokenizer
-from selfjudge.errors import ModelError
+from selfjudge.errors import ModelError, RowError
 from selfjudge.recipes.schema import Recipe, SourceSection
 from selfjudge.recipes.section import BUILTIN_WORLD
+from selfjudge.records import Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -96,7 +97,7 @@ def _tokenizer_at_hand(recipe: Recipe) -> ChatEncoder | None:
     if not small or not (recipe.model.path == BUILTIN_WORLD or Path(recipe.model.path).is_dir()):
         return None
     try:
-        return load_tokenizer(recipe.model.path, recipe.model.chat_template)
+        return load_tokenizer(recipe.model.path, recipe.model.chat_template, thinking=recipe.model.thinking)
     except ModelError:
         return None
 
@@ -113,7 +114,7 @@ def _read(recipe: Recipe, chat: ChatEncoder, context: int) -> Data:
         examples=tuple(tuple(row.is_target for row in example) for example in examples(rows)),
         scale=every,
         records={"prompts": len(data.prompts)},
-        prompts=tuple(len(chat.prompt_ids(prompt)) for prompt in data.prompts[::every]),
+        prompts=tuple(filter(None, (_length(chat, prompt) for prompt in data.prompts[::every]))),
         template=_template_tokens(encoder, chat, data),
         principles=len(encoder.principles),
         tokens=round(fmean(len(row.ids) for row in rows)),
@@ -121,10 +122,18 @@ def _read(recipe: Recipe, chat: ChatEncoder, context: int) -> Data:
     )
 
 
+def _length(chat: ChatEncoder, prompt: Sequence[Message]) -> int:
+    """The tokens of a prompt, or 0 where the chat template refuses it."""
+    try:
+        return len(chat.prompt_ids(prompt))
+    except RowError:
+        return 0
+
+
 def _template_tokens(encoder: JudgmentEncoder, chat: ChatEncoder, data: Any) -> int:
     """Tokens of the longest principle's prompt beside the pair's own."""
     record = data.judgment[0] if data.judgment else data.policy[0]
-    own = len(chat.prompt_ids(record.prompt))
+    own = _length(chat, record.prompt)
     longest = max(
         len(principle.prompt(record.prompt, record.chosen, record.rejected).token_ids)
         for principle in encoder.principles.values()

@@ -1,0 +1,133 @@
+"""Messages to text by the tokenizer's own chat template, with the date fixed and user text shielded.
+
+A user's text may hold what the template uses for structure (``<|im_end|>``). Such strings get a cut mark inside, so
+that no piece of text between two marks holds one; :mod:`selfjudge.templates.chat` tokenizes these pieces one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from selfjudge.errors import ModelError, RowError
+from selfjudge.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Private-use characters. The first that no message holds marks the cuts of a rendering.
+_MARKS = [chr(code) for code in range(0xE000, 0xE400)]
+_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_SYSTEM = "What the system says."
+
+
+class ChatTemplate:
+    """One tokenizer's chat template as of one day."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, today: date) -> None:
+        """Takes a tokenizer that has a chat template. ``today`` is the date that the template writes."""
+        self._tokenizer = tokenizer
+        self.name = str(tokenizer.name_or_path)
+        self.source = str(tokenizer.get_chat_template())
+        self.moves = "strftime_now" in self.source
+        self._fixed = _CLOCK.sub(lambda m: repr(today.strftime(m.group(2))), self.source)
+        self._knows_system = self._accepts_system()
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        generation_prompt: bool,
+        switch: Mapping[str, Any],
+        edit: Callable[[str], str] = str,
+    ) -> str:
+        """Returns the rendered text of a dialogue.
+
+        Args:
+            messages: a dialogue.
+            generation_prompt: end with what an answer follows.
+            switch: the template's own variables, such as ``enable_thinking``.
+            edit: applied to each message's text first.
+
+        Raises:
+            RowError: if the template refuses these messages.
+        """
+        chat = [{"role": m.role, "content": edit(m.content)} for m in self._roles(messages)]
+        return self.raw(chat, generation_prompt=generation_prompt, switch=switch)
+
+    def raw(
+        self, chat: Sequence[Mapping[str, str]], *, generation_prompt: bool, switch: Mapping[str, Any] | None = None
+    ) -> str:
+        """Returns the rendered text of messages as the template takes them. Raises RowError where it refuses them."""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [dict(message) for message in chat],
+                    chat_template=self._fixed,
+                    tokenize=False,
+                    add_generation_prompt=generation_prompt,
+                    **(switch or {}),
+                )
+            )
+        except Exception as e:  # whatever a template raises, or the sandbox that it runs in
+            raise RowError(f"the chat template of {self.name!r} refuses it: {' '.join(str(e).split())[:200]}") from e
+
+    def _roles(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Moves a system text into the first user turn for chat templates that know no system role."""
+        if self._knows_system or len(messages) < 2 or messages[0].role != "system":
+            return messages
+        system, first, *rest = messages
+        return [Message(role=first.role, content=f"{system.content}\n\n{first.content}"), *rest]
+
+    def _accepts_system(self) -> bool:
+        probe = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "u"}]
+        try:
+            # Some templates refuse a system text, others leave it out.
+            return _SYSTEM in self.raw(probe, generation_prompt=False)
+        except RowError:
+            return False
+
+
+def unused_mark(texts: Iterable[str]) -> str:
+    """Returns a private-use character that none of the texts holds.
+
+    Raises:
+        RowError: if they hold all of them.
+    """
+    found = tuple(texts)
+    mark = next((c for c in _MARKS if not any(c in text for text in found)), None)
+    if mark is None:
+        raise RowError("its text holds every private-use character from U+E000 to U+E3FF")
+    return mark
+
+
+def cut(text: str, structure: re.Pattern[str], mark: str) -> str:
+    """Returns the text with a mark inside each string of ``structure``, so that none of them stays whole."""
+    pieces: list[str] = []
+    start = 0
+    match = structure.search(text)
+    while match:
+        # The search goes on from the cut: what follows it may be the beginning of another one.
+        middle = match.start() + len(match.group()) // 2
+        if middle == start:  # a single character cannot be cut
+            middle = match.end()
+            pieces.append(text[start:middle])
+        else:
+            pieces += [text[start:middle], mark]
+        start = middle
+        match = structure.search(text, start)
+    return "".join([*pieces, text[start:]])
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ModelError for a tokenizer without chat template or end-of-sequence token."""
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one by "
+            "--set model.chat_template=FILE.jinja, or =plain for the one that comes with this package (`judge`, "
+            "`sample`, `serve` and `eval`: --chat-template)."
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token: set eos_token.")

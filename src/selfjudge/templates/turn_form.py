@@ -1,0 +1,166 @@
+"""What a chat template writes around an answer, found by rendering a probe answer and looking before and behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from selfjudge.errors import ModelError, RowError
+from selfjudge.templates.rendering import ChatTemplate
+from selfjudge.templates.thinking import ANSWER, NEXT, QUESTION, ThoughtMarks, between, first_mark, pieces, unlike
+
+_ROOM = "\t {} \t"
+
+
+@dataclass(frozen=True)
+class TurnForm:
+    """What stands around an answer, thinking off.
+
+    ``lead``: between the template's generation prompt and the answer (an empty think block, a channel's name); it
+    belongs to prompts. ``space``: spaces before the answer; they belong to it, as tokens begin with them. ``end``: what
+    follows the answer, up to the token that ends the turn; empty where the tokenizer's end token has to be added.
+    ``strips``: whether the template strips an answer's white space on the left and on the right.
+    """
+
+    lead: str
+    space: str
+    end: str
+    strips: tuple[bool, bool]
+
+    def answer(self, text: str) -> str:
+        """Returns an answer as it stands in a rendered dialogue, with what ends its turn."""
+        left, right = self.strips
+        text = text.lstrip() if left else text
+        return self.space + (text.rstrip() if right else text) + self.end
+
+
+def find_form(
+    template: ChatTemplate,
+    off: Mapping[str, Any],
+    marks: ThoughtMarks | None,
+    structure: re.Pattern[str],
+    stops: Sequence[str],
+    bos: str | None,
+) -> TurnForm:
+    """Returns the form of a template's answers.
+
+    Args:
+        template: a chat template.
+        off: its variables for thinking off.
+        marks: what stands around its thoughts.
+        structure: finds the tokens that give chats their structure.
+        stops: tokens that end a sample anyway.
+        bos: the token that begins a text.
+
+    Raises:
+        ModelError: if it refuses a question with its answer, or leaves one of them out.
+    """
+    question = {"role": "user", "content": QUESTION}
+    answered = [question, {"role": "assistant", "content": ANSWER}]
+    try:
+        before = template.raw([question], generation_prompt=True, switch=off)
+        last = template.raw(answered, generation_prompt=False, switch=off)
+        spaced = template.raw(
+            [question, {"role": "assistant", "content": _ROOM.format(ANSWER)}], generation_prompt=False, switch=off
+        )
+    except RowError as e:
+        raise ModelError(
+            f"The chat template of {template.name!r} cannot render a question and its answer ({e}): set "
+            "model.chat_template to a Jinja file of one that does."
+        ) from e
+    for what, text, rendered in (("user", QUESTION, before), ("assistant", ANSWER, last)):
+        if text not in rendered:
+            raise ModelError(
+                f"The chat template of {template.name!r} leaves out what the {what} says: set model.chat_template to "
+                "a Jinja file of one that does not."
+            )
+    lead = _lead(before[before.rfind(QUESTION) + len(QUESTION) :], between(last, QUESTION, ANSWER), marks)
+    kept = lead.rstrip(" ")
+    left, right = _ROOM.split("{}")
+    return TurnForm(
+        kept,
+        lead[len(kept) :],
+        _end(last, _continued(template, answered, off), before, structure, stops, bos),
+        (left + ANSWER not in spaced, ANSWER + right not in spaced),
+    )
+
+
+def _lead(prompt: str, header: str, marks: ThoughtMarks | None) -> str:
+    """Returns what to add to a generation prompt to reach the answer.
+
+    Args:
+        prompt: from the question to the end of the generation prompt.
+        header: from the question to the answer in the rendered dialogue.
+        marks: what stands around a thought.
+    """
+    if header.startswith(prompt):
+        lead = header[len(prompt) :]
+    else:
+        extra, missing = unlike(prompt, header)
+        closed = marks is None or marks.end in extra
+        if first_mark(reversed(pieces(prompt))) == first_mark(reversed(pieces(header))):
+            lead = ""
+        elif extra.strip() and not closed:
+            lead = marks.close if marks else ""
+        else:
+            lead = missing if missing.strip() else ""
+    if marks is not None and marks.opens(prompt + lead):
+        lead += marks.close
+    return lead
+
+
+def _continued(template: ChatTemplate, answered: list[dict[str, str]], off: Mapping[str, Any]) -> str:
+    """Returns what stands between an answer and the question after it; nothing where one is refused."""
+    try:
+        more = template.raw([*answered, {"role": "user", "content": NEXT}], generation_prompt=False, switch=off)
+    except RowError:
+        return ""
+    return between(more, ANSWER, NEXT) if ANSWER in more and NEXT in more else ""
+
+
+def _end(
+    last: str, continued: str, before: str, structure: re.Pattern[str], stops: Sequence[str], bos: str | None
+) -> str:
+    """Returns what ends a turn.
+
+    What follows the last answer and an answer in the middle alike; else what follows the last one; else what follows
+    one in the middle. It ends with a token of the structure, and before whatever begins another turn.
+    """
+    final = last[last.rfind(ANSWER) + len(ANSWER) :]
+    beginnings = _beginnings(before, structure)
+
+    def through(text: str, length: int) -> str:
+        end = 0
+        for match in structure.finditer(text):
+            begins = match.group() in beginnings and match.group() not in stops
+            if begins or match.end() > length:
+                break
+            end = match.end()
+            if match.group() in stops:
+                break
+        return text[:end]
+
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(final, continued, strict=False)))
+    found = through(final, alike) or through(final, len(final))
+    if found:
+        return found
+    # Some leave the end of the last turn open, and some begin the next turn with the token that ends this one (GLM).
+    for text in (final, continued):
+        match = structure.match(text.lstrip())
+        if match and (match.group() != bos or match.group() in stops):
+            return text[: len(text) - len(text.lstrip()) + match.end()]
+    return ""
+
+
+def _beginnings(before: str, structure: re.Pattern[str]) -> set[str]:
+    """Returns the structural tokens at the very beginning of a rendered dialogue: they begin turns and end none."""
+    found: set[str] = set()
+    start = 0
+    while match := structure.match(before, start):
+        found.add(match.group())
+        start = match.end()
+        start += len(before[start:]) - len(before[start:].lstrip())
+    return found
