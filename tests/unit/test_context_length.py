@@ -78,7 +78,7 @@ def test_a_pair_to_train_on_may_fill_the_length(world_chat: ChatEncoder) -> None
         longest = len(world_chat.dialogues([*PROMPT, Message(role="assistant", content=foxes(9))])[0].ids)
         pairs, dropped = token_pairs([record], world_chat, longest)
         assert (len(pairs), dropped) == (1, [])
-        with pytest.raises(DataError, match=f"all are longer than {longest - 1} tokens"):
+        with pytest.raises(DataError, match=f"longer than {longest - 1} tokens"):
             token_pairs([record], world_chat, longest - 1)
 
 

@@ -29,7 +29,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, today: date) -> None:
         """Takes a tokenizer that has a chat template. ``today`` is the date that the template writes."""
         self._tokenizer = tokenizer
-        self.name = str(tokenizer.name_or_path)
+        self.name, self.date = str(tokenizer.name_or_path), today
         self.source = str(tokenizer.get_chat_template())
         self.moves = "strftime_now" in self.source
         self._fixed = _CLOCK.sub(lambda m: repr(today.strftime(m.group(2))), self.source)

@@ -1,0 +1,83 @@
+"""Whether a tokenizer and its chat template can be trained and read back: one question, one answer, two turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfjudge.errors import RowError
+from selfjudge.records import Message
+from selfjudge.templates.chat import ChatEncoder, Turn
+
+DIALOGUE = (
+    Message(role="user", content="Name a tree."),
+    Message(role="assistant", content="The oak."),
+    Message(role="user", content="And a bird?"),
+    Message(role="assistant", content="The owl, of course."),
+)
+"""What the check trains: an answer, and a second turn after it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what it is about, what was found, and the sentence that says what is wrong, if anything is."""
+
+    name: str
+    found: str
+    problem: str | None = None
+
+
+def findings(chat: ChatEncoder) -> list[Finding]:
+    """Returns the checks of a tokenizer and its chat template; none needs weights."""
+    try:
+        turns = chat.turns(DIALOGUE)
+    except RowError as e:
+        try:
+            turns = chat.turns(DIALOGUE[:2])
+        except RowError as again:
+            return [Finding("A question and its answer", "refused", _sentence(str(again)))]
+        return [
+            Finding("A second turn", f"refused ({e}): only dialogues of one turn are trained"),
+            *_checks(chat, turns),
+        ]
+    rows = len(chat.dialogues(DIALOGUE))
+    how = "both turns in one row" if rows == 1 else f"{rows} rows, a turn each (the template rewrites earlier turns)"
+    return [Finding("A second turn", how), *_checks(chat, turns)]
+
+
+def _checks(chat: ChatEncoder, turns: list[Turn]) -> list[Finding]:
+    answers = [message.content for message in DIALOGUE if message.role == "assistant"]
+    return [_trained(chat, turns, answers), _read_back(chat, turns, answers), _own_ids(chat, turns)]
+
+
+def _trained(chat: ChatEncoder, turns: list[Turn], answers: list[str]) -> Finding:
+    texts = [_text(chat, turn.answer) for turn in turns]
+    end = chat.form.end or chat.tokenizer.eos_token
+    wrong = [t for t, a in zip(texts, answers, strict=False) if t.split() != f"{a}{end}".split() and a + end not in t]
+    problem = f"a row would train {wrong[0]!r} in place of {answers[0] + end!r}" if wrong else None
+    return Finding("What is trained", " and ".join(map(repr, texts)), problem and _sentence(problem))
+
+
+def _read_back(chat: ChatEncoder, turns: list[Turn], answers: list[str]) -> Finding:
+    read = [chat.read(turn.answer, turn.prompt).text.strip() for turn in turns]
+    wrong = [(text, answer) for text, answer in zip(read, answers, strict=False) if text != answer]
+    problem = f"a sample of {wrong[0][1]!r} would be read as {wrong[0][0]!r}" if wrong else None
+    unending = next((turn for turn in turns if turn.answer[-1] not in chat.stop_ids), None)
+    if problem is None and unending is not None:
+        problem = f"a row ends with {_text(chat, unending.answer[-1:])!r}, at which no sample stops"
+    return Finding("What a sample says", " and ".join(map(repr, read)), problem and _sentence(problem))
+
+
+def _own_ids(chat: ChatEncoder, turns: list[Turn]) -> Finding:
+    """Compares a prompt's ids with the tokenizer's own of the same text."""
+    text = chat.template.render(DIALOGUE[:1], generation_prompt=True, switch=chat.switches["off"]) + chat.form.lead
+    same = chat.tokenizer(text, add_special_tokens=False)["input_ids"] == turns[0].prompt
+    problem = None if same else "a prompt has other ids than the tokenizer's own of the same text"
+    return Finding("Ids", "as the tokenizer's own" if same else "other ones", problem and _sentence(problem))
+
+
+def _sentence(problem: str) -> str:
+    return f"The chat template does not go with its tokenizer, {problem}: set model.chat_template to one that does."
+
+
+def _text(chat: ChatEncoder, ids: list[int]) -> str:
+    return str(chat.tokenizer.decode(ids, skip_special_tokens=False))
