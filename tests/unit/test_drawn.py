@@ -15,6 +15,7 @@ from selfjudge.engines.base import Engine, SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.openai_answers import StreamedChoices
 from selfjudge.engines.openai_server import OpenAIEngine
+from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.errors import EngineError
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
@@ -69,6 +70,7 @@ def test_none_waits_for_the_others(model: LlamaForCausalLM, world_chat: ChatEnco
         nonlocal forwards
         forwards += 1
 
+    sampling_way(model)
     hook = model.register_forward_pre_hook(count)
     late: list[int] = []
     engine = TransformersEngine(model, world_chat, static_cache=static)

@@ -14,6 +14,7 @@ from selfjudge.engines import static_decode
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.recorded import Recorded
+from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.static_decode import StaticDecoder, can_be_static
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
@@ -90,6 +91,7 @@ def test_ended_rows_leave_large_batches(
 ) -> None:
     monkeypatch.setattr(static_decode, "_FLAT", 4)
     rows: list[int] = []
+    sampling_way(model)
     model.register_forward_pre_hook(lambda m, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
     TransformersEngine(model, chat, static_cache=True).sample(prompts(16, 20), PARAMS)
     assert rows[:2] == [16, 48]  # each prompt is read once, then there are three of each

@@ -11,9 +11,9 @@ from selfjudge.benchmarks.inputs import prompt_ids
 from selfjudge.benchmarks.published import BATCH
 from selfjudge.benchmarks.task import Settings, Task
 from selfjudge.engines.base import SamplingParams
-from selfjudge.engines.decode import left_pad
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import LoadedModel
+from selfjudge.engines.reading import left_pad
 from selfjudge.errors import DataError
 from selfjudge.templates.chat import ChatEncoder
 

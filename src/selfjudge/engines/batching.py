@@ -34,6 +34,18 @@ def token_budget_batches(
     return batches
 
 
+def same_length_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
+    """Groups indices of equal lengths; other than that as :func:`token_budget_batches`."""
+    places: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        places.setdefault(length, []).append(i)
+    return [
+        [same[i] for i in batch]
+        for length, same in sorted(places.items(), reverse=True)
+        for batch in token_budget_batches([length] * len(same), budget, max_rows)
+    ]
+
+
 def total_budget_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
     """Groups neighbouring indices so that their tokens sum to ``budget`` at most; a longer row stands alone.
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from selfjudge.engines.base import SamplingParams
+from selfjudge.engines.reading import TOGETHER, Reading
+from selfjudge.engines.sampling_way import sampling_way
 
 _COMPACT_AT = 0.75
 """Ended rows leave the batch once no more than this share goes on: leaving copies the cache."""
@@ -25,14 +27,6 @@ class Sampled:
 
 Ended = Callable[[int, Sampled], None]
 """Called with a sample that has just ended, after its row: prompt x n + its place among the prompt's."""
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Returns ids and attention mask, both [rows, longest], padded on the left."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
 
 
 def uniforms(params: SamplingParams, index: int) -> Tensor:
@@ -81,24 +75,25 @@ def decode(
     pad_id: int,
     ended: Ended | None = None,
 ) -> list[list[Sampled]]:
-    """Samples ``params.n`` continuations of each prompt with a KV cache, in the model's current mode.
+    """Samples ``params.n`` continuations of each prompt by the model's :func:`sampling_way`, in its current mode.
 
     Args:
         model: a causal LM.
-        prompts: token ids, one batch.
+        prompts: token ids, one batch; of one length where the way does not mix lengths.
         u: [prompts, n, max_new_tokens], from :func:`uniforms`.
         params: as given to the engine; its seed has already gone into ``u``.
         stop_ids: tokens that end a sample.
         pad_id: fills short prompts.
         ended: told of each sample, once, as soon as it has ended.
+
+    Raises:
+        ModelError: as :func:`sampling_way`.
     """
-    device = model.device
+    device, way = model.device, sampling_way(model)
     stops = torch.tensor(list(stop_ids), device=device)
     u = u.flatten(0, 1).to(device)
-    logits, mask, cache = prefill(model, prompts, pad_id)
-    logits, mask = logits.repeat_interleave(params.n, 0), mask.repeat_interleave(params.n, 0)
-    cache.batch_repeat_interleave(params.n)
-    position = mask.sum(-1) - 1
+    reading = Reading(model, way, prompts, params.n, pad_id)
+    logits = reading.first()
     rows = torch.arange(len(u), device=device)
     out = torch.full(u.shape, int(stops[0]), device=device)
     out_logprobs = torch.zeros(u.shape, device=device)
@@ -114,13 +109,11 @@ def decode(
         remaining = int(going.sum())
         if remaining == 0 or last:
             break
-        if remaining <= _COMPACT_AT * len(rows):
+        if way.mixed and remaining <= _COMPACT_AT * len(rows):
             keep = going.nonzero().squeeze(-1)
-            cache.batch_select_indices(keep)
-            rows, tokens, mask, position, going = (t[keep] for t in (rows, tokens, mask, position, going))
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
-        position = position + 1
-        logits = _forward(model, tokens.unsqueeze(-1), mask, position.unsqueeze(-1), cache)
+            reading.keep(keep)
+            rows, tokens, going = (t[keep] for t in (rows, tokens, going))
+        logits = reading.next(tokens)
     return cut(out, out_logprobs, stop_ids, params.n)
 
 
@@ -130,9 +123,8 @@ def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: in
     Returns:
         The logits of the first new token [prompts, vocab], the attention mask [prompts, longest], and the cache.
     """
-    ids, mask = (t.to(model.device) for t in left_pad(prompts, pad_id))
-    cache = DynamicCache(config=model.config)
-    return _forward(model, ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache), mask, cache
+    reading = Reading(model, TOGETHER, prompts, 1, pad_id)
+    return reading.first(), reading.mask, reading.cache
 
 
 def cut(ids: Tensor, logprobs: Tensor, stop_ids: Sequence[int], n: int) -> list[list[Sampled]]:
@@ -145,18 +137,6 @@ def tell(ended: Ended, rows: Tensor, ids: Tensor, logprobs: Tensor, stop_ids: Se
     """Tells the samples of some rows, which have ended; ``ids`` and ``logprobs`` as for :func:`cut`."""
     for row, *sample in zip(rows.tolist(), ids[rows].tolist(), logprobs[rows].tolist(), strict=True):
         ended(row, _cut(*sample, stop_ids))
-
-
-def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
-    """Returns the logits of the last position, [rows, vocab]."""
-    return model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
 
 
 def _cut(ids: list[int], logprobs: list[float], stop_ids: Sequence[int]) -> Sampled:

@@ -18,16 +18,18 @@ from transformers import PreTrainedModel
 from selfjudge.core.logprobs import chunk_length, token_kl
 from selfjudge.engines.adapters import AdapterSwitch
 from selfjudge.engines.base import Drawn, Progress, SamplingParams, read_completion
-from selfjudge.engines.batching import token_budget_batches, total_budget_batches
+from selfjudge.engines.batching import same_length_batches, token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import cache_bytes, can_share, on_device
 from selfjudge.engines.decode import Sampled, decode, uniforms
 from selfjudge.engines.eval_mode import EvalMode
 from selfjudge.engines.fast_kernels import FastKernels
 from selfjudge.engines.load import context_length
+from selfjudge.engines.own_rope import own_rope
 from selfjudge.engines.packed_forward import PackedForward, can_pack
 from selfjudge.engines.padded_forward import PaddedForward
 from selfjudge.engines.prefix_forward import Counts, PrefixForward
 from selfjudge.engines.responses import collate_responses, response_logprobs, response_sums
+from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.static_decode import StaticDecoder, can_be_static
 from selfjudge.engines.target_logprobs import target_logits
 from selfjudge.records import Completion
@@ -88,6 +90,7 @@ class TransformersEngine:
         self._prefixes = PrefixForward(
             PackedForward(self.model) if packed else PaddedForward(self.model, self._pad_id, self._busy),
             share=share_prefixes and can_share(self.model),
+            border=own_rope(self.model).border,
         )
         if static_cache is None:
             static_cache = self.model.device.type == "cuda" and can_be_static(self.model)
@@ -112,6 +115,9 @@ class TransformersEngine:
         """Returns ``params.n`` completions per prompt; ``drawn`` is told of each as its row of the batch ends.
 
         The randomness of a prompt's samples depends on the seed and the prompt's place in the call, not on its batch.
+
+        Raises:
+            ModelError: if no way of sampling is right for the model, see :func:`sampling_way`.
         """
         results: list[list[Completion]] = [[] for _ in prompts]
 
@@ -130,7 +136,8 @@ class TransformersEngine:
         lengths = [(len(p) + params.max_new_tokens) * params.n for p in prompts]
         rows = max(1, self._batch_size // params.n) if self._batch_size else None
         with self._inference():
-            self._in_batches(lengths, run, partial(token_budget_batches, max_rows=rows))
+            batches = token_budget_batches if sampling_way(self.model).mixed else same_length_batches
+            self._in_batches(lengths, run, partial(batches, max_rows=rows))
         return results
 
     def label_probabilities(

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from selfjudge.engines.batching import total_budget_batches
 from selfjudge.engines.causal_lm import Layers, attention, can_share, head_at
+from selfjudge.engines.own_rope import own_rope
 from selfjudge.engines.prefixes import Ids, Task
 
 _NAME = "selfjudge_packed"
@@ -70,7 +71,12 @@ class PackedForward:
         ids = torch.tensor([[i for task in tasks for i in task.sequence[task.shared :]]], device=device)
         positions = torch.cat([torch.arange(task.shared, len(task.sequence)) for task in tasks]).to(device)
         last = torch.tensor([segment.end - 1 for segment in segments], device=device)
-        with attention(self._model, _NAME), head_at(self._model, torch.zeros_like(last), last):
+        lengths = torch.tensor([[len(task.sequence) for task in tasks for _ in range(task.rest)]])
+        with (
+            attention(self._model, _NAME),
+            own_rope(self._model).of(lengths),
+            head_at(self._model, torch.zeros_like(last), last),
+        ):
             logits = self._model(
                 input_ids=ids, position_ids=positions[None], use_cache=False, segments=segments
             ).logits[0]

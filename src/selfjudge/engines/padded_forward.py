@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from selfjudge.engines.batching import token_budget_batches, total_budget_batches
 from selfjudge.engines.causal_lm import can_share, head_at, on_device
+from selfjudge.engines.own_rope import own_rope
 from selfjudge.engines.prefixes import Ids, Task
 
 _BATCHES_ALIKE = 3
@@ -90,7 +91,8 @@ class PaddedForward:
             inputs["attention_mask"] = self._mask(tasks, past, longest)
         layers = self._layers(_borrowed(tasks, past, computed) if past else repeat(None), keep=any(keep))
         last = on_device(torch.tensor([task.rest - 1 for task in tasks]), device)
-        with head_at(self._model, torch.arange(len(tasks), device=device), last):
+        lengths = torch.tensor([[len(task.sequence)] for task in tasks])
+        with own_rope(self._model).of(lengths), head_at(self._model, torch.arange(len(tasks), device=device), last):
             cache = {"past_key_values": Cache(layers=layers)} if self._caches else {}
             logits = self._model(**inputs, **cache, use_cache=self._caches).logits[0]
         logprobs = logits.float().log_softmax(-1).gather(1, on_device(torch.tensor(tokens), device))

@@ -71,9 +71,9 @@ class Counts:
 class PrefixForward:
     """Computes sequences in waves. Between calls it remembers nothing, unless it is asked to."""
 
-    def __init__(self, forward: BatchForward, *, share: bool) -> None:
-        """Takes what computes a batch; ``share`` False computes every sequence whole."""
-        self._forward, self._share = forward, share
+    def __init__(self, forward: BatchForward, *, share: bool, border: int | None = None) -> None:
+        """Takes what computes a batch; ``share`` False computes every sequence whole, ``border`` those of more tokens."""
+        self._forward, self._share, self._border = forward, share, border
         self._memory: dict[Ids, Any] = {}
         self._limit = 0
         self.counts = Counts()
@@ -125,13 +125,19 @@ class PrefixForward:
         if not self._share:
             return [[Task(s, None, 0) for s in sequences]]
         known = list(self._memory)
-        return worthwhile(waves(sequences, known), known, self._forward.busy)
+        sharing = [s for s in sequences if self._may_share(s)]
+        planned = worthwhile(waves(sharing, known), known, self._forward.busy) or [[]]
+        return [[*planned[0], *(Task(s, None, 0) for s in sequences if not self._may_share(s))], *planned[1:]]
+
+    def _may_share(self, sequence: Ids) -> bool:
+        return self._border is None or len(sequence) <= self._border
 
     def _kept_lengths(self, planned: Sequence[Sequence[Task]]) -> dict[Ids, int]:
         """Returns the tokens to keep of each sequence: what others borrow of it; where calls remember, all."""
         longest: dict[Ids, int] = defaultdict(int)
         for task in chain(*planned):
-            longest[task.sequence] = max(longest[task.sequence], len(task.sequence) if self._limit else 0)
+            remembered = self._limit and self._may_share(task.sequence)
+            longest[task.sequence] = max(longest[task.sequence], len(task.sequence) if remembered else 0)
             if task.lender is not None:
                 longest[task.lender] = max(longest[task.lender], task.shared)
         return longest

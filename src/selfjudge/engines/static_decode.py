@@ -19,9 +19,12 @@ from transformers.cache_utils import StaticLayer
 
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.causal_lm import can_share
-from selfjudge.engines.decode import Ended, Sampled, cut, draw, prefill, tell
+from selfjudge.engines.decode import Ended, Sampled, cut, decode, draw, prefill, tell
 from selfjudge.engines.grouped_attention import grouped_attention
+from selfjudge.engines.own_rope import own_rope
+from selfjudge.engines.reading import TOGETHER
 from selfjudge.engines.recorded import Recorded
+from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.static_lora import StaticLora
 
 _COLUMNS = 128
@@ -105,8 +108,13 @@ class StaticDecoder:
     ) -> list[list[Sampled]]:
         """Samples as :func:`selfjudge.engines.decode.decode`, whose arguments these are.
 
-        ``ended`` is told of a sample up to ``_LOOK_EVERY`` tokens late.
+        ``ended`` is told of a sample up to ``_LOOK_EVERY`` tokens late. What is rotated by its length, and a model that
+        is not sampled together, goes to that function.
         """
+        longest = max(map(len, prompts)) + params.max_new_tokens
+        border = own_rope(self._model).border or longest
+        if longest > border or sampling_way(self._model) is not TOGETHER:
+            return decode(self._model, prompts, u, params, stop_ids, pad_id, ended)
         logits, mask, cache = prefill(self._model, prompts, pad_id)
         u = u.flatten(0, 1).to(logits.device)
         rows, columns = len(u), _up(mask.shape[1] + params.max_new_tokens, _COLUMNS)

@@ -5,7 +5,7 @@ computed anywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from selfjudge.core.logprobs import chunk_length, head_logprobs, token_logprobs
 from selfjudge.engines.causal_lm import head_at
 from selfjudge.engines.forwards import replaced_forwards
+from selfjudge.engines.own_rope import own_rope, row_lengths
 
 _Head = Callable[[Tensor], Tensor]
 
@@ -45,7 +46,7 @@ def target_logprobs(model: nn.Module, inputs: Mapping[str, Tensor], targets: Ten
     def wanted_logprobs(logits: _Head, hidden: Tensor) -> Tensor:
         return head_logprobs(logits, hidden[before], wanted, chunk)
 
-    with _in_place_of_logits(head, wanted_logprobs):
+    with _each_row_alone(lm, inputs, targets), _in_place_of_logits(head, wanted_logprobs):
         # From the output and not from the head: DeepSpeed works with copies of what modules return.
         return model(**inputs, use_cache=False).logits.flatten()
 
@@ -57,7 +58,8 @@ def target_logits(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tenso
     memory at once: keep the batches small. Arguments as for :func:`target_logprobs`.
     """
     before, length = targets - 1, inputs["input_ids"].shape[1]
-    with head_at(_causal_lm(model), before // length, before % length):
+    lm = _causal_lm(model)
+    with _each_row_alone(lm, inputs, targets), head_at(lm, before // length, before % length):
         logits: Tensor = model(**inputs, use_cache=False).logits
     return logits[0]
 
@@ -67,6 +69,14 @@ def _causal_lm(model: Any) -> PreTrainedModel:
     if not isinstance(model, PeftModel | PreTrainedModel):  # looking for wrappers goes through all modules
         model = extract_model_from_parallel(model)
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _each_row_alone(lm: PreTrainedModel, inputs: Mapping[str, Tensor], targets: Tensor) -> AbstractContextManager[None]:
+    """Within it no row's positions depend on how long the others are; a row ends with its last target."""
+    rope = own_rope(lm)
+    if rope.border is None:
+        return nullcontext()
+    return rope.of(row_lengths(inputs["input_ids"], targets, inputs.get("position_ids")))
 
 
 def _in_place_of_logits(head: nn.Module, work: Callable[[_Head, Tensor], Tensor]) -> AbstractContextManager[None]:
