@@ -25,7 +25,7 @@ _KNOWN: WeakKeyDictionary[PreTrainedModel, OwnRope] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class _Turn:
-    """Up to ``border`` tokens all rows are rotated alike; beyond it too, or, where it ``grows``, as their length says."""
+    """Rows of up to ``border`` tokens are rotated alike. So are longer ones, or, where it ``grows``, those of a length."""
 
     border: int
     grows: bool

@@ -26,8 +26,8 @@ _NEW = 3
 """Tokens that each sample goes on for."""
 _LEAVES = 1
 """The row that leaves the batch after its first new token."""
-_SEEN = 100.0
-"""Logits so far below the highest are those of tokens that a model rules out."""
+_RULED_OUT = -1e4
+"""Logits from here on down are those of tokens that a model rules out."""
 
 _logger = logging.getLogger(__name__)
 _FOUND: WeakKeyDictionary[PreTrainedModel, SamplingWay] = WeakKeyDictionary()
@@ -130,7 +130,7 @@ def _given(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
 def _distance(found: Tensor, expected: Tensor) -> float:
     """Returns the mean over positions of how far logits are from others, as a share of these others' spread."""
     found, expected = found.float(), expected.float()
-    seen = expected > expected.amax(-1, keepdim=True) - _SEEN
+    seen = expected > _RULED_OUT
     centre = expected.where(seen, 0).sum(-1, keepdim=True) / seen.sum(-1, keepdim=True)
     apart, spread = ((t - u).where(seen, 0).square().sum(-1) for t, u in ((found, expected), (expected, centre)))
     return float((apart / (spread + torch.finfo(torch.float32).tiny)).sqrt().mean())
