@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of a sequence in each layer, each [heads, length, head size]."""
@@ -50,14 +51,14 @@ def head_at(model: PreTrainedModel, row: Tensor, column: Tensor) -> Iterator[Non
 def can_share(model: PreTrainedModel) -> bool:
     """Returns whether every layer keeps the keys and values of all tokens; windows and recurrent states do not."""
     config = model.config.get_text_config()
-    layers = getattr(config, "layer_types", None) or ["full_attention"]
     window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return set(layers) == {"full_attention"} and not window and bool(model._supports_attention_backend)
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    return kinds == {DynamicLayer} and not window and bool(model._supports_attention_backend)
 
 
+@torch.no_grad()
 def cache_bytes(model: PreTrainedModel) -> int:
-    """Returns the bytes of keys and values of one token."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    """Returns the bytes of keys and values of one token, of a model that :func:`can_share` allows: reads one token."""
+    cache = DynamicCache(config=model.config)
+    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
+    return sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))

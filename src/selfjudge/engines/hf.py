@@ -85,11 +85,12 @@ class TransformersEngine:
         self._within = _within(model, self.model, adapter=adapter)
         self._batch_size = batch_size
         self._busy = _busy_tokens(self.model)
+        self._shares = share_prefixes and can_share(self.model)
         if packed is None:
             packed = self.model.device.type == "cpu" and can_pack(self.model)
         self._prefixes = PrefixForward(
             PackedForward(self.model) if packed else PaddedForward(self.model, self._pad_id, self._busy),
-            share=share_prefixes and can_share(self.model),
+            share=self._shares,
             border=own_rope(self.model).border,
         )
         if static_cache is None:
@@ -172,9 +173,13 @@ class TransformersEngine:
         return result
 
     @contextmanager
-    def reusing_prefixes(self) -> Iterator[int]:
+    def reusing_prefixes(self) -> Iterator[int | None]:
         """Within it, judging goes on from what earlier judgments computed; the weights must not change meanwhile."""
-        tokens = self._remembered_bytes() // cache_bytes(self.model)
+        if not self._shares:
+            yield None
+            return
+        with self._inference():
+            tokens = self._remembered_bytes() // cache_bytes(self.model)
         with self._prefixes.remembering(tokens):
             yield tokens
 

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.integrations import deepspeed
 from transformers.utils import logging as transformers_logging
 
+from selfjudge.engines.context import context_of
 from selfjudge.engines.safe_files import check_adapter, check_weights
 from selfjudge.errors import MissingExtraError, ModelError, RunError
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -99,7 +100,7 @@ def load_model(
 
 def context_length(model: PreTrainedModel | PeftModel) -> int:
     """Returns the most tokens a model can take, or a very large number where its config does not say."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+    return context_of(model.config).length or 2**31
 
 
 def load_tokenizer(

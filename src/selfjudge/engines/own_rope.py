@@ -25,7 +25,7 @@ _KNOWN: WeakKeyDictionary[PreTrainedModel, OwnRope] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class _Turn:
-    """Rows of up to ``border`` tokens are rotated alike. So are longer ones, or, where it ``grows``, those of a length."""
+    """Rows of up to ``border`` tokens are rotated alike. So are longer ones; where it ``grows``, those as long."""
 
     border: int
     grows: bool

@@ -72,7 +72,7 @@ class PrefixForward:
     """Computes sequences in waves. Between calls it remembers nothing, unless it is asked to."""
 
     def __init__(self, forward: BatchForward, *, share: bool, border: int | None = None) -> None:
-        """Takes what computes a batch; ``share`` False computes all sequences whole, ``border`` those of more tokens."""
+        """Takes what computes a batch; ``share`` False computes every one whole, ``border`` those of more tokens."""
         self._forward, self._share, self._border = forward, share, border
         self._memory: dict[Ids, Any] = {}
         self._limit = 0
