@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,8 +30,8 @@ SHARE = {
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
-def family(request: pytest.FixtureRequest) -> Iterator[tuple[str, PreTrainedModel]]:
-    yield request.param, tiny_model(request.param)
+def family(request: pytest.FixtureRequest) -> tuple[str, PreTrainedModel]:
+    return request.param, tiny_model(request.param)
 
 
 def texts(*lengths: int, seed: int = 1) -> list[list[int]]:
