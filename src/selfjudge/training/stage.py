@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 
 from selfjudge.data.load import PreparedData
@@ -15,7 +15,7 @@ from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RunError
 from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.templates.chat import ChatEncoder
-from selfjudge.training.arguments import lora_config
+from selfjudge.training.lora import put_adapter
 from selfjudge.training.processes import is_main
 from selfjudge.training.run_folder import RunFolder, Stage
 
@@ -33,13 +33,17 @@ def pad_id(chat: ChatEncoder) -> int:
 
 
 def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) -> PreTrainedModel | PeftModel:
-    """Returns the model with a fresh adapter drawn from ``seed``, or as it is where the recipe wants none."""
+    """Returns the model with a fresh adapter drawn from ``seed``, or as it is where the recipe wants none.
+
+    Raises:
+        RecipeError: as :func:`selfjudge.training.lora.put_adapter`.
+    """
     if lora is None:
         return model
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # A fresh adapter is in training mode, whatever its base is in.
-        return get_peft_model(model, lora_config(lora)).train(model.training)
+        return put_adapter(model, lora).train(model.training)
 
 
 def record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:

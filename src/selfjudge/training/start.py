@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selfjudge.engines.load import DtypeName, LoadedModel, load_model
 from selfjudge.recipes.schema import LoraSection, Recipe
+from selfjudge.training.lora import check_lora
 from selfjudge.training.run_folder import template_date
 
 
@@ -16,8 +17,9 @@ def load_start(recipe: Recipe, path: str, lora: LoraSection | None, folder: str 
 
     Raises:
         ModelError: as :func:`selfjudge.engines.load.load_model`.
+        RecipeError: if the model does not take the adapter.
     """
-    return load_model(
+    loaded = load_model(
         path,
         dtype=start_dtype(recipe, lora),
         chat_template=recipe.model.chat_template,
@@ -26,6 +28,8 @@ def load_start(recipe: Recipe, path: str, lora: LoraSection | None, folder: str 
         thinking=recipe.model.thinking,
         today=template_date(folder) if folder else None,
     )
+    check_lora(loaded.model, lora)
+    return loaded
 
 
 def start_dtype(recipe: Recipe, lora: LoraSection | None) -> DtypeName:

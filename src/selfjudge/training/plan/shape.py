@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from selfjudge.engines.context import context_of
 from selfjudge.engines.load import pretrained, resolve_model
-from selfjudge.errors import MissingExtraError, ModelError, RecipeError
+from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.schema import LoraSection
 from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.training.arguments import lora_config
+from selfjudge.training.lora import put_adapter
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or hidden // heads,
         vocab=output.shape[0],
-        context=int(getattr(config, "max_position_embeddings", None) or 2**31),
+        context=context_of(config).length or 2**31,
         tied=output is embedding,
         gated=_widened(model, intermediate) >= 2 * layers,
         largest=max(sizes),
@@ -158,13 +158,10 @@ def adapter_shape(model: PreTrainedModel, lora: LoraSection) -> AdapterShape:
     """Returns the sizes of a LoRA adapter on ``model``, by letting peft inject it; ``model`` is changed by that.
 
     Raises:
-        RecipeError: if the target modules are not in the model.
+        RecipeError: as :func:`selfjudge.training.lora.put_adapter`.
     """
-    try:
-        with torch.device("meta"):
-            adapted = get_peft_model(model, lora_config(lora))
-    except ValueError as e:
-        raise RecipeError(f"lora.target_modules: {' '.join(str(e).split())[:300]}") from e
+    with torch.device("meta"):
+        adapted = put_adapter(model, lora)
     layers = {name: m for name, m in adapted.named_modules() if isinstance(m, LoraLayer)}
     return AdapterShape(
         parameters=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
