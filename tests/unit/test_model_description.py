@@ -75,7 +75,7 @@ def test_the_context_length_and_where_it_stands(config: PreTrainedConfig, length
     assert context_of(config) == Context(length, source)
 
 
-@pytest.mark.parametrize("name", ["kimi_linear", "qwen3_5", "gemma3", "musicgen"])
+@pytest.mark.parametrize("name", ["kimi_linear", "qwen3_5", "gemma3"])
 def test_every_config_has_an_answer(name: str) -> None:
     try:
         config: Any = AutoConfig.for_model(name)
