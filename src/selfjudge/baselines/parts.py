@@ -18,6 +18,7 @@ from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.arguments import Arguments, lora_config, training_arguments
+from selfjudge.training.merge import merge
 from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import earlier_result, record_data
@@ -73,7 +74,7 @@ def record(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Returns the model with its adapter, if it has one, merged into its weights."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    return merge(model) if isinstance(model, PeftModel) else model
 
 
 def finish(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run: RunFolder, **outcome: Any) -> None:

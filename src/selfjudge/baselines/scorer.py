@@ -16,9 +16,9 @@ from selfjudge.engines.load import (
     default_device,
     load_tokenizer,
     pretrained,
-    pretrained_model,
     resolve_model,
     torch_dtype,
+    whole_pretrained,
 )
 from selfjudge.errors import ModelError
 from selfjudge.judge import as_messages
@@ -96,7 +96,7 @@ def load_scorer(
             "`selfjudge baseline reward-model` made, or another of that kind."
         )
     chat = load_tokenizer(path)
-    model = pretrained_model(AutoModelForSequenceClassification, path, dtype=torch_dtype(dtype, device))
+    model = whole_pretrained(AutoModelForSequenceClassification, path, dtype=torch_dtype(dtype, device))
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = chat.tokenizer.pad_token_id
     return RewardScorer(model.to(device).eval(), chat, token_budget=token_budget, batch_size=batch_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -25,9 +25,12 @@ from transformers import (
 from transformers.integrations import deepspeed
 from transformers.utils import logging as transformers_logging
 
+from selfjudge.engines.adapter_load import with_adapter
 from selfjudge.engines.context import context_of
+from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
 from selfjudge.engines.safe_files import check_adapter, check_weights
-from selfjudge.errors import MissingExtraError, ModelError, RunError
+from selfjudge.engines.whole_folder import whole_folder
+from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
 from selfjudge.templates.template import TemplateSet
@@ -80,7 +83,8 @@ def load_model(
         today: the date that the chat template writes; by default that of today.
 
     Raises:
-        ModelError: if it is not there, cannot be read, or its tokenizer cannot express a chat.
+        ModelError: if it is not there, cannot be read, or its tokenizer cannot express a chat; if weights are missing,
+            tokenizer and model do not belong together, or the adapter was trained on another model.
     """
     device = torch.device(device or default_device())
     chat = load_tokenizer(path, chat_template, thinking=thinking, today=today)
@@ -90,11 +94,12 @@ def load_model(
         model: PreTrainedModel | PeftModel = build_model(chat.tokenizer, seed)
     else:
         extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model = pretrained_model(AutoModelForCausalLM, path, dtype=torch_dtype(dtype, device), **extra)
+        model = whole_pretrained(AutoModelForCausalLM, path, dtype=torch_dtype(dtype, device), **extra)
+    refuse(path, tokenizer_problems(chat, model))
     # Every end of a turn ends a sample for others too, not only the tokenizer's end of sequence.
     model.generation_config.eos_token_id = list(chat.stop_ids)
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, str(adapter_folder(Path(adapter))))
+        model = with_adapter(model, resolve_model(path), adapter_folder(Path(adapter)))
     return LoadedModel(model.to(device).eval(), chat, model_templates(path))
 
 
@@ -173,16 +178,20 @@ def resolve_model(path: str | Path) -> str:
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, templates: TemplateSet | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    templates: TemplateSet | None = None,
+    check: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Writes model (safetensors), tokenizer and the judgment templates it knows, whole or not at all.
+
+    ``check`` looks at what was written before it is kept; what it raises leaves nothing behind.
 
     Raises:
         RunError: if there is no room for it, or it must not be written there.
     """
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with whole_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         if templates is not None:
@@ -190,15 +199,7 @@ def save_model(
             kept.mkdir(parents=True)
             for template in templates.templates:
                 shutil.copyfile(templates.folder / f"{template.principle}.txt", kept / f"{template.principle}.txt")
-        temporary.rename(folder)
-    except Exception as e:
-        # So end the errors that safetensors and tokenizers have of their own.
-        if not isinstance(e, OSError) and "(os error " not in str(e):
-            raise
-        raise RunError(
-            f"{folder} cannot be written ({str(e).splitlines()[0]}): make room for it or make it writable, and run the "
-            "command again, a training with --resume."
-        ) from e
+        check(temporary)
 
 
 def pretrained_model(auto_class: Any, path: str | Path, **kwargs: Any) -> Any:
@@ -207,6 +208,19 @@ def pretrained_model(auto_class: Any, path: str | Path, **kwargs: Any) -> Any:
     if Path(found).is_dir():
         check_weights(Path(found))
     return pretrained(auto_class, found, use_safetensors=True, **kwargs)
+
+
+def whole_pretrained(auto_class: Any, path: str | Path, **kwargs: Any) -> Any:
+    """Returns :func:`pretrained_model`, each of whose weights comes from its files.
+
+    Raises:
+        ModelError: as :func:`pretrained`; if weights are missing, or do not fit the config.
+    """
+    model, loading = pretrained_model(
+        auto_class, path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+    )
+    refuse(path, weight_problems(model, loading))
+    return model
 
 
 def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:

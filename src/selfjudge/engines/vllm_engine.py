@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selfjudge.engines.adapter_load import refuse_merged, refuse_other_files
 from selfjudge.engines.base import Drawn, Progress, SamplingParams, read_completion
 from selfjudge.engines.load import DtypeName, adapter_folder, default_device, resolve_model, torch_dtype
 from selfjudge.errors import MissingExtraError, ModelError
@@ -60,8 +61,9 @@ class VllmCore:
             raise MissingExtraError("The vLLM engine", "vllm")
         if str(model) == BUILTIN_WORLD:
             raise ModelError(f"vLLM loads models from folders and {BUILTIN_WORLD} is in none: train it first.")
+        self._base = resolve_model(model)
         self._llm = _start(
-            resolve_model(model),
+            self._base,
             dtype=torch_dtype(dtype, torch.device(default_device())),
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
@@ -90,11 +92,15 @@ class VllmCore:
             path: the adapter's folder, or a run folder.
 
         Raises:
-            ModelError: if there is no adapter, or vLLM cannot use it (its rank, a module vLLM has no LoRA for).
+            ModelError: if there is no adapter, it was trained on another model, or vLLM cannot use it (its rank, a
+                module that vLLM has no LoRA for).
         """
         from vllm.lora.request import LoRARequest
 
         folder = adapter_folder(Path(path))
+        refuse_merged(self._base, folder)
+        if Path(self._base).is_dir():
+            refuse_other_files(Path(self._base), folder)
         self._hand_overs += 1
         # The worker knows an adapter by its id, the prefix cache by its name and path: one that shares any of them
         # with an earlier adapter would run on that one's weights or keys and values.

@@ -77,7 +77,7 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
         trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, engine, source, served, replay)
         train(trainer, run)
     templates = load_templates(recipe.templates.set)
-    save_trained(trainer, loaded.chat.tokenizer, run.model, templates, adapter=run.path / "adapter")
+    save_trained(trainer, loaded.chat.tokenizer, run.model, templates, keep_adapter=True)
     run.finish(steps=trainer.state.global_step, stopped=trainer.stop_reason)
     return run
 
