@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -125,6 +126,24 @@ def test_a_model_path_that_is_not_there(run, write, tmp_path, path):
 def test_a_folder_without_a_model(run, write, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(judge(run, tmp_path / "empty", write("pairs.jsonl", [PAIR]), tmp_path / "out.jsonl"), "config.json")
+
+
+@pytest.mark.parametrize("tokens", [None, "<think>"], ids=["weights are missing", "a token has no embedding"])
+def test_a_model_that_is_not_whole(run, write, tmp_path, tokens):
+    tokenizer, folder = build_tokenizer(), tmp_path / "model"
+    build_model(tokenizer, 0).save_pretrained(folder)
+    if tokens:
+        tokenizer.add_tokens([tokens])
+    else:
+        weights = load_file(folder / "model.safetensors")
+        weights.pop("model.norm.weight")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(folder)
+    refused(judge(run, folder, write("pairs.jsonl", [PAIR]), tmp_path / "out.jsonl"), tokens or "model.norm.weight")
+    assert not (tmp_path / "out.jsonl").exists()
+    settings = ("--set", f"model.path={folder}", "--output-dir", tmp_path / "run")
+    refused(run("jsft", "--recipe", "demo", *TINY, *settings), "cannot be used")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_output_is_left_alone(run, runs, write, tmp_path):
