@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,7 @@ class TransformersEngine:
         share_prefixes: bool = True,
         static_cache: bool | None = None,
         packed: bool | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         """Takes the model as it is.
 
@@ -77,6 +78,8 @@ class TransformersEngine:
                 model's layers allow it.
             packed: judge without padding, a sequence after another. By default on a CPU, where the model's layers allow
                 it.
+            autocast: dtype of the autocast under which a policy is trained, so that log-probabilities and KL of given
+                responses are computed alike. Sampling and judging do without.
         """
         # PEFT injects its layers into the base model, so the inner model already runs with the adapter.
         self.model: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -84,6 +87,7 @@ class TransformersEngine:
         self.token_budget = token_budget or (8192 if self.model.device.type == "cpu" else 65536)
         self._within = _within(model, self.model, adapter=adapter)
         self._batch_size = batch_size
+        self._autocast = autocast
         self._busy = _busy_tokens(self.model)
         self._shares = share_prefixes and can_share(self.model)
         if packed is None:
@@ -198,7 +202,7 @@ class TransformersEngine:
                 result[i] = value
 
         batches = partial(token_budget_batches, max_rows=self._batch_size, busy=self._busy)
-        with self._inference():
+        with self._inference(), self._as_trained():
             self._in_batches([len(x) + len(y) for x, y in rows], run, batches)
         return result
 
@@ -224,7 +228,7 @@ class TransformersEngine:
             inputs = self._collated([rows[i] for i in batch])
             both = []
             for engine in (self, reference):
-                with engine._inference():
+                with engine._inference(), engine._as_trained():
                     logits = target_logits(engine.model, {"input_ids": inputs["input_ids"]}, inputs["targets"])
                 # token_kl works with four tensors of the size of its logits in float32.
                 both.append(logits.split(max(1, chunk // 4)))
@@ -279,6 +283,9 @@ class TransformersEngine:
             for context in self._within:
                 stack.enter_context(context())
             yield
+
+    def _as_trained(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.model.device.type, self._autocast) if self._autocast else nullcontext()
 
     @property
     def _pad_id(self) -> int:

@@ -215,6 +215,9 @@ class SelfTrainingSection(Section):
         default=LoraSection(),
         description="base weights = judge = reference, adapter = policy; null trains all weights beside a frozen copy",
     )
+    keep_lora_dropout: bool = Field(
+        False, description="train with the dropout of lora; policy and reference then differ at equal weights"
+    )
     engine: Literal["transformers", "vllm", "openai"] = Field(
         "transformers",
         description="what samples rollouts, and judges them where it keeps the base weights: the model in training, a "
@@ -226,6 +229,13 @@ class SelfTrainingSection(Section):
     judge: RolloutJudgeSection = RolloutJudgeSection()
     stop: StopSection = StopSection()
     training: Training = Field(default_factory=dict, description="transformers.TrainingArguments")
+
+    @property
+    def policy_lora(self) -> LoraSection | None:
+        """The adapter that is trained: without dropout unless it is kept, as the reference has none."""
+        if self.lora is None or self.keep_lora_dropout:
+            return self.lora
+        return self.lora.model_copy(update={"dropout": 0.0})
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from selfjudge.core.losses import Objective
@@ -29,6 +30,8 @@ from selfjudge.training.stop import StopRule
 from selfjudge.training.whole_weights import empty, shards_weights
 
 _SHOWN_PAIRS = 2
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""By TrainingArguments' ``mixed_precision``."""
 
 
 def self_judge_trainer(
@@ -51,11 +54,12 @@ def self_judge_trainer(
     samples, which gets them whole for each rollout. ``replay`` is what the recipe's ``self_training.replay`` asks for.
     """
     section, chat = recipe.self_training, loaded.chat
-    model = with_lora(loaded.model, section.lora, seed=recipe.seed)
+    model = with_lora(loaded.model, section.policy_lora, seed=recipe.seed)
     twin = copy.deepcopy(model) if shards_weights(args) else None
     sampled = model if twin is None else twin
-    reference = _reference(recipe, loaded, sampled)
-    own = TransformersEngine(sampled, chat, **batching(recipe))
+    autocast = _AUTOCAST.get(args.mixed_precision)
+    reference = _reference(recipe, loaded, sampled, autocast)
+    own = TransformersEngine(sampled, chat, autocast=autocast, **batching(recipe))
     if engine is None:
         parts = _collector(recipe, own, own, reference, reference, served)
     else:
@@ -82,11 +86,12 @@ def self_judge_trainer(
     )
 
 
-def _reference(recipe: Recipe, loaded: LoadedModel, sampled: Any) -> TransformersEngine:
+def _reference(recipe: Recipe, loaded: LoadedModel, sampled: Any, autocast: torch.dtype | None) -> TransformersEngine:
     """Returns the start: the base weights of the model with an adapter that samples, else a copy."""
+    options = {"autocast": autocast, **batching(recipe)}
     if recipe.self_training.lora is None:
-        return TransformersEngine(copy.deepcopy(loaded.model).requires_grad_(False), loaded.chat, **batching(recipe))
-    return TransformersEngine(sampled, loaded.chat, adapter=False, **batching(recipe))
+        return TransformersEngine(copy.deepcopy(loaded.model).requires_grad_(False), loaded.chat, **options)
+    return TransformersEngine(sampled, loaded.chat, adapter=False, **options)
 
 
 def _collector(

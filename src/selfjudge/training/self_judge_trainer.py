@@ -19,6 +19,7 @@ from selfjudge.engines.eval_mode import EvalMode
 from selfjudge.engines.fast_kernels import FastKernels
 from selfjudge.engines.responses import response_logprobs
 from selfjudge.engines.target_logprobs import try_head
+from selfjudge.training.dropout import OwnDropout
 from selfjudge.training.even import EvenRows, even_sampler
 from selfjudge.training.measures import Measures
 from selfjudge.training.pairing import RolloutPrompt
@@ -37,7 +38,8 @@ class SelfJudgeTrainer(Trainer):
 
     A batch of the Trainer is a batch of prompts. When an optimisation step begins, the prompts of that step (or of the
     next ``rollout_steps`` steps) are sampled from the current policy and judged; the sampled ids are trained on as
-    they are. The loss of a step is the mean over its pairs, however they fall into micro-batches and processes.
+    they are. The policy's own dropout is off, as the reference has none. The loss of a step is the mean over its pairs,
+    however they fall into micro-batches and processes.
 
     With a replay, the weighted mean of JSFT's loss over as many JSFT examples as the step has prompts is added.
     """
@@ -94,6 +96,7 @@ class SelfJudgeTrainer(Trainer):
         check_layout(self.accelerator)
         try_head(self.model)
         self._kernels, self._evaluating = FastKernels(self.model), EvalMode(self.model).in_use
+        self._dropout = OwnDropout(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as transformers.Trainer does; however it ends, no rollout is left under way."""
@@ -131,7 +134,7 @@ class SelfJudgeTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's; the backward is part of it, which may compute the forward again."""
-        with self._kernels.in_use():
+        with self._kernels.in_use(), self._dropout.off():
             loss: Tensor = super().training_step(*args, **kwargs)
         return loss
 

@@ -120,7 +120,7 @@ def _jsft_seconds(setup: Setup, hardware: Hardware, load: JsftLoad, examples: in
 def _plan_self_training(recipe: Recipe, facts: Facts) -> StagePlan:
     section, data = recipe.self_training, facts.data
     args = _arguments("self_training", section.training)
-    setup = _setup(recipe, "self_training", section.lora, args, facts)
+    setup = _setup(recipe, "self_training", section.policy_lora, args, facts)
     size, new = args.per_device_train_batch_size, section.rollout.max_new_tokens
     if new >= min(recipe.data.max_length, facts.model.context):
         raise RecipeError(
