@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from selfjudge.baselines.run import run_baseline
 from selfjudge.data.io import read_jsonl
+from selfjudge.recipes.comparison import BaselinesSection
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.self_training import run_self_training
@@ -64,6 +65,21 @@ def test_at_learning_rate_0_nothing_lies_between_policy_and_reference(
 def test_nor_where_the_pairs_come_from_elsewhere(tmp_path: Path, recipe: Callable[..., Recipe], method: Any) -> None:
     for row in logged(run_baseline(method, recipe(LORA, STAYS), tmp_path / "run")):
         assert [row[name] for name in BETWEEN] == [0] * 4
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["frozen copy", "lora"])
+def test_nor_in_trls_dpo(tmp_path: Path, recipe: Callable[..., Recipe], lora: Any) -> None:
+    made = recipe(lora, STAYS)
+    made = made.model_copy(update={"baselines": BaselinesSection(start=made.self_training.start)})
+    rows = logged(run_baseline("dpo", made, tmp_path / "run"))
+    assert len(rows) == STAYS["max_steps"]
+    for row in rows:
+        assert [row[name] for name in BETWEEN[1:]] == pytest.approx([0] * 3, abs=1e-6)
+
+
+def test_the_model_keeps_its_own_rates(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    run = run_self_training(recipe(None, {**STAYS, "max_steps": 1}), tmp_path / "run")
+    assert AutoConfig.from_pretrained(run.model).resid_pdrop == DROPOUT
 
 
 def test_adapters_dropout_is_kept_where_it_is_asked_for(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
