@@ -78,8 +78,7 @@ class TransformersEngine:
                 model's layers allow it.
             packed: judge without padding, a sequence after another. By default on a CPU, where the model's layers allow
                 it.
-            autocast: dtype of the autocast under which a policy is trained, so that log-probabilities and KL of given
-                responses are computed alike. Sampling and judging do without.
+            autocast: dtype of the autocast for log-probabilities and KL of responses: that of the policy's training.
         """
         # PEFT injects its layers into the base model, so the inner model already runs with the adapter.
         self.model: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -99,11 +98,8 @@ class TransformersEngine:
         )
         if static_cache is None:
             static_cache = self.model.device.type == "cuda" and can_be_static(self.model)
-        self._decode = (
-            StaticDecoder(self.model, self._remembered_bytes() // 2).decode
-            if static_cache
-            else partial(decode, self.model)
-        )
+        static = StaticDecoder(self.model, self._remembered_bytes() // 2) if static_cache else None
+        self._decode = static.decode if static else partial(decode, self.model)
 
     @property
     def max_length(self) -> int:

@@ -86,17 +86,16 @@ class SelfJudgeTrainer(Trainer):
         self._prompts, self._collector = prompts, collector
         self._objective, self._rollout_steps = objective or Objective(), rollout_steps
         self._ahead = RolloutAhead(collector) if ahead else None
-        self._replay, self._stop = replay, stop
+        self._replay, self._stop, self._pad_id = replay, stop, pad_id
         self._on_rollout, self._twin = on_rollout, twin
-        self._pad_id = pad_id
         self._seen = {"kl": 0.0, "length": 0.0, "agreement": 1.0}
         self._buffer: deque[MicroBatch] = deque()
         self._logged, self._of_rollout = Measures(), Measures()
         self.add_callback(_StepCallback(self))
         check_layout(self.accelerator)
         try_head(self.model)
-        self._kernels, self._evaluating = FastKernels(self.model), EvalMode(self.model).in_use
-        self._dropout = OwnDropout(self.model)
+        self._kernels, self._dropout = FastKernels(self.model), OwnDropout(self.model)
+        self._evaluating = EvalMode(self.model).in_use
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as transformers.Trainer does; however it ends, no rollout is left under way."""
