@@ -24,6 +24,7 @@ from selfjudge.engines.base_weights import (
     write_base,
 )
 from selfjudge.engines.load import load_model
+from selfjudge.engines.vllm_engine import VllmCore
 from selfjudge.errors import ModelError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.result import save_adapter
@@ -133,6 +134,13 @@ def test_files_are_compared_without_loading_them(
     assert all(torch.equal(of_files.values[name], values) for name, values in of_model.values.items())
     with pytest.raises(ModelError, match="trained on other weights"):
         refuse_other_files(changed(nudge), adapter)
+
+
+def test_vllm_takes_an_adapter_of_its_weights_alone(adapter: Path, changed: Callable[..., Path]) -> None:
+    core = VllmCore.__new__(VllmCore)  # vLLM itself is not asked
+    core._base = str(changed(nudge))
+    with pytest.raises(ModelError, match="trained on other weights"):
+        core.load_adapter(adapter)
 
 
 def test_numbers_that_are_none_are_the_same_number(tmp_path: Path, tiny_model_folder: Path) -> None:

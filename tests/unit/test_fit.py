@@ -104,7 +104,11 @@ def test_weights_of_parts_that_a_language_model_has_not(model: Path) -> None:
     change_weights(
         model,
         lambda weights: weights.update(
-            {"vision_tower.layer.weight": torch.ones(2), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+            {
+                "vision_tower.layer.weight": torch.ones(2),
+                "model.visual.weight": torch.ones(2),
+                "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+            }
         ),
     )
     load_model(model)

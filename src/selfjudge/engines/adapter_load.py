@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
@@ -34,6 +35,8 @@ def with_adapter(model: PreTrainedModel, path: str, folder: Path) -> PeftModel:
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
         unlike = _unlike(adapted, folder)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The adapter {folder} does not fit {path!r} ({reason}): {_advice(folder)}") from e

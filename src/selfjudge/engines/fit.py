@@ -115,7 +115,8 @@ def _configured_ends(model: PreTrainedModel | PeftModel) -> set[int]:
 
 def _belongs_to(model: PreTrainedModel, name: str) -> bool:
     """Returns whether a weight is of a part that the model has, such as one layer more; not an image encoder's."""
-    return name.endswith(".weight") and hasattr(model, name.split(".")[0])
+    part = ".".join(name.split(".")[:2])  # `model.layers`, `transformer.h`
+    return name.endswith(".weight") and part in {found for found, _ in model.named_modules()}
 
 
 def _first(names: Sequence[str]) -> str:

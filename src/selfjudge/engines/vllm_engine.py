@@ -95,12 +95,12 @@ class VllmCore:
             ModelError: if there is no adapter, it was trained on another model, or vLLM cannot use it (its rank, a
                 module that vLLM has no LoRA for).
         """
-        from vllm.lora.request import LoRARequest
-
         folder = adapter_folder(Path(path))
         refuse_merged(self._base, folder)
         if Path(self._base).is_dir():
             refuse_other_files(Path(self._base), folder)
+        from vllm.lora.request import LoRARequest
+
         self._hand_overs += 1
         # The worker knows an adapter by its id, the prefix cache by its name and path: one that shares any of them
         # with an earlier adapter would run on that one's weights or keys and values.
