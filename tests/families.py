@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from selfjudge.templates.chat import Reading
 
 WINDOW = 8
 """Tokens of a sliding window, or of a chunk."""
@@ -169,3 +172,9 @@ def tiny_model(name: str, vocab_size: int = 96, dtype: torch.dtype = torch.float
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(tiny_config(name, vocab_size, **settings), dtype=dtype).eval()
+
+
+def bare_chat(stop: int) -> Any:
+    """What an engine needs of a chat encoder where texts do not matter: ``stop`` ends a sample."""
+    tokenizer = SimpleNamespace(pad_token_id=0)
+    return SimpleNamespace(tokenizer=tokenizer, stop_ids=(stop,), read=lambda ids, prompt: Reading(str(ids)))

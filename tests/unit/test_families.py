@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, tiny_model
+from families import FAMILIES, bare_chat, tiny_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -60,7 +58,7 @@ def test_a_batch_of_samples_is_what_each_row_gives_alone(family: tuple[str, PreT
     prompts = texts(5, 18, 9, 18)  # some cross the border of longrope and dynamic rope, and all a window
     stop = greedy(model, prompts[0])[0][2]  # so that rows leave
     expected = [greedy(model, prompt, stop) for prompt in prompts]
-    chat: Any = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), stop_ids=(stop,), decode=str)
+    chat = bare_chat(stop)
     found = TransformersEngine(model, chat).sample(prompts, SamplingParams(n=2, temperature=0, max_new_tokens=NEW))
     assert sampling_way(model) is OTHER_WAYS.get(name, TOGETHER)
     assert len(found[0][0].ids) <= 3
@@ -77,7 +75,7 @@ def test_a_batch_of_verdicts_is_what_each_prompt_gives_alone(family: tuple[str, 
     prompts = [*texts(30, 7, 22, 45), *([*head, *rest] for rest in texts(3, 5, 9, 20, seed=2))]
     expected = [logprobs_after(model, prompt)[list(LABELS)].exp().tolist() for prompt in prompts]
     assert np.ptp(expected) > 1e-3
-    chat: Any = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), stop_ids=(2,), decode=str)
+    chat = bare_chat(2)
     asked = [JudgmentPrompt(tuple(prompt), LABELS) for prompt in prompts]
     assert can_share(model) == (name in SHARE)
     for packed in {False, None}:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from families import BORDER, tiny_model
+from families import BORDER, bare_chat, tiny_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,7 +22,7 @@ from selfjudge.engines.target_logprobs import target_logprobs
 from selfjudge.templates.encode import JudgmentPrompt
 from selfjudge.training.pairs import Pair, collate_pairs
 
-CHAT: Any = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), stop_ids=(2,), decode=str)
+CHAT = bare_chat(2)
 FAMILIES = ["phi3 (longrope)", "llama (dynamic rope)"]
 both = pytest.mark.parametrize("model", FAMILIES, indirect=True)
 

@@ -6,12 +6,11 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from families import tiny_model
+from families import bare_chat, tiny_model
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
@@ -24,7 +23,7 @@ from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.errors import ModelError
 from selfjudge.templates.encode import JudgmentPrompt
 
-CHAT: Any = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), stop_ids=(2,), decode=str)
+CHAT = bare_chat(2)
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [14, 15, 16]]
 Forward = Callable[..., Any]
 

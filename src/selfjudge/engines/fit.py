@@ -96,7 +96,7 @@ def _usable_ids(chat: ChatEncoder, vocabulary: Mapping[str, int]) -> Iterable[in
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     turns = [Message(role="user", content="u"), Message(role="assistant", content="a")]
     yield from (i for i in vocabulary.values() if i not in special)
-    yield from chat.dialogue(turns).ids
+    yield from (i for row in chat.dialogues(turns) for i in row.ids)
     yield from chat.prompt_ids([Message(role="system", content="s"), *turns[:1]])
     yield from chat.stop_ids
     if tokenizer.pad_token_id is not None:

@@ -29,10 +29,12 @@ from selfjudge.engines.adapter_load import with_adapter
 from selfjudge.engines.context import context_of
 from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
 from selfjudge.engines.safe_files import check_adapter, check_weights
+from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.whole_folder import whole_folder
 from selfjudge.errors import MissingExtraError, ModelError
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.self_check import findings
 from selfjudge.templates.template import TemplateSet
 from selfjudge.templates.thinking import Thinking
 
@@ -100,7 +102,9 @@ def load_model(
     model.generation_config.eos_token_id = list(chat.stop_ids)
     if adapter is not None:
         model = with_adapter(model, resolve_model(path), adapter_folder(Path(adapter)))
-    return LoadedModel(model.to(device).eval(), chat, model_templates(path))
+    model = model.to(device).eval()
+    sampling_way(model)
+    return LoadedModel(model, chat, model_templates(path))
 
 
 def context_length(model: PreTrainedModel | PeftModel) -> int:
@@ -121,6 +125,7 @@ def load_tokenizer(
     if chat_template:
         tokenizer.chat_template = chat_template_text(chat_template)
     chat = ChatEncoder(tokenizer, thinking=thinking, eos_ids=generation_eos_ids(path), today=today)
+    refuse(path, [finding.problem for finding in findings(chat) if finding.problem])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return chat

@@ -110,7 +110,7 @@ def _finished(recipe: Recipe, output_dir: Path, start: str, rounds: list[RunFold
         if accepted:
             _link_folder(accepted[-1].model, parent.model)
         else:
-            loaded = load_start(recipe, start, recipe.self_training.lora)
+            loaded = load_start(recipe, start, recipe.self_training.policy_lora)
             save_model(loaded.model, loaded.chat.tokenizer, parent.model, load_templates(recipe.templates.set))
 
     on_main(lambda: None if parent.model.exists() else put_model())

@@ -12,7 +12,6 @@ from selfjudge.data.collate import JsftCollator
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.rows import DroppedRow, examples
 from selfjudge.engines.load import LoadedModel
-from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -62,9 +61,7 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
     section = recipe.self_training
     args = training_arguments("self_training", section.training, this.folder / "checkpoints", this.seed)
     set_seed(this.seed)
-    loaded = main_first(lambda: load_start(recipe, this.start, section.lora, this.folder))
-    if section.engine == "transformers" and source.on_policy:
-        sampling_way(loaded.model)
+    loaded = main_first(lambda: load_start(recipe, this.start, section.policy_lora, this.folder))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = source.prompts(recipe, data, loaded, args)
     replay, rows_dropped = replay_of(recipe, data, loaded)
