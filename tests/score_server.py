@@ -107,6 +107,21 @@ class AnswerEngine(ScoreEngine):
         return Completion(ids=(1, 2), text=self.answer, finish_reason="stop")
 
 
+class ThinkingEngine(ScoreEngine):
+    """Thinks before it answers. A thought of a score below ``least`` never ends."""
+
+    def __init__(self, chat: ChatEncoder, least: int) -> None:
+        super().__init__(chat)
+        self.least = least
+
+    def _completion(self, score: int) -> Completion:
+        text = f"score {score}"
+        ids = tuple(self.chat.text_ids(f"{text}?{text}"))
+        if score < self.least:
+            return Completion(ids=ids, text="", finish_reason="length", reasoning_content=f"{text}?")
+        return Completion(ids=ids, text=text, finish_reason="stop", reasoning_content=f"{text}?")
+
+
 def _scores(judgment: str) -> list[int]:
     """The scores of both responses; what is no score counts 0."""
     return [0, 0, *(int(score or 0) for score in _SCORE.findall(judgment))][-2:]

@@ -88,6 +88,12 @@ class Completion(Record):
     logprobs: tuple[float, ...] | None = None
     reasoning_content: str | None = None
 
+    @property
+    def answer(self) -> str | None:
+        """The text; None where the thought took all the room, so that there is no answer to judge."""
+        unanswered = self.reasoning_content is not None and self.finish_reason == "length" and not self.text.strip()
+        return None if unanswered else self.text
+
 
 class LabelProbabilities(Record):
     """Next-token probabilities of the two labels in one judgment prompt; what is missing to 1 lies off the labels."""
@@ -141,7 +147,10 @@ class Match(Record):
 
 
 class Bracket(Record):
-    """A single-elimination tournament. ``order`` is the seeded draw; ``byes`` holds (round, candidate)."""
+    """A single-elimination tournament. ``order`` is the seeded draw; ``byes`` holds (round, candidate).
+
+    Candidates that take no part, as they have no answer, are not in ``order``.
+    """
 
     seed: int
     order: tuple[int, ...]

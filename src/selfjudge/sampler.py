@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selfjudge.core.bracket import placing
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model
@@ -53,7 +52,8 @@ class TournamentSampler:
             top_p: as in SamplingParams.
             seed: of samples and brackets; the same calls give the same answers.
             templates: the judge's, a name or folder; by default those the model was trained with, else ``general``.
-            load: what else :func:`selfjudge.engines.load.load_model` takes, such as ``adapter``, ``dtype``, ``device``.
+            load: what else :func:`selfjudge.engines.load.load_model` takes, such as ``adapter``, ``dtype``, ``device``,
+                ``thinking``.
 
         Raises:
             ModelError: if the model cannot be loaded.
@@ -77,6 +77,9 @@ class TournamentSampler:
         **sampling: Any,
     ) -> list[Any]:
         """Returns the winners: ``[{"generated_text": ...}]``, for a list of inputs a list of such lists.
+
+        Where the model thought first (``thinking="on"``), the text is what follows, and ``reasoning_content`` beside it
+        the thought.
 
         Args:
             text_inputs: a text or a dialogue that ends with the user, or a list of either.
@@ -104,7 +107,7 @@ class TournamentSampler:
             self._check_room(i, prompt, params)
         answers = self_reject(self._policy, self._chat, self._judge, prompts, params)
         rows = [
-            [_row(given, answer, place, return_full_text, return_bracket) for place in _placing(answer)]
+            [_row(given, answer, place, return_full_text, return_bracket) for place in answer.placing]
             for given, answer in zip(inputs, answers, strict=True)
         ]
         best = [row[:num_return_sequences] for row in rows]
@@ -142,12 +145,11 @@ def _prompt(index: int, given: Any) -> tuple[Message, ...]:
     return prompt
 
 
-def _placing(answer: Answer) -> tuple[int, ...]:
-    return placing([answer.bracket.winner], answer.bracket.matches)
-
-
 def _row(given: Any, answer: Answer, place: int, full: bool, bracket: bool) -> dict[str, Any]:
     text: Any = answer.candidates[place]
     if full:
         text = given + text if isinstance(given, str) else [*given, {"role": "assistant", "content": text}]
-    return {"generated_text": text} | ({"candidates": answer.candidates, "bracket": answer.bracket} if bracket else {})
+    row = {"generated_text": text}
+    if answer.thoughts[place] is not None:
+        row["reasoning_content"] = answer.thoughts[place]
+    return row | ({"candidates": answer.candidates, "bracket": answer.bracket} if bracket else {})

@@ -15,16 +15,23 @@ from selfjudge.templates.chat import ChatEncoder
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of one prompt's tournament."""
+    """The outcome of one prompt's tournament. ``thoughts``: of each candidate, None where it had none."""
 
     prompt: tuple[Message, ...]
     candidates: tuple[str, ...]
     bracket: Bracket
+    thoughts: tuple[str | None, ...]
 
     @property
     def winner(self) -> str:
         """The text that won."""
         return self.candidates[self.bracket.winner]
+
+    @property
+    def placing(self) -> tuple[int, ...]:
+        """All candidates, the best first: see :func:`core.bracket.placing`."""
+        left_out = set(range(len(self.candidates))).difference(self.bracket.order)
+        return placing([self.bracket.winner], self.bracket.matches, left_out)
 
 
 class RunningBracket:
@@ -34,18 +41,22 @@ class RunningBracket:
     :attr:`finished`.
     """
 
-    def __init__(self, prompt: tuple[Message, ...], candidates: Sequence[str], seed: int, id_prefix: str = "") -> None:
+    def __init__(
+        self, prompt: tuple[Message, ...], candidates: Sequence[str | None], seed: int, id_prefix: str = ""
+    ) -> None:
         """Draws the bracket by ``seed``; ``id_prefix`` begins the ids of its comparisons.
 
+        A candidate that is None has no answer: it takes no part. Where none has one, the first stands for all.
         ``state`` is there to be read.
 
         Raises:
             ValueError: if there are no candidates.
         """
         self._prompt = prompt
-        self._candidates = candidates
+        self._candidates = [text or "" for text in candidates]
         self._id_prefix = id_prefix
-        self.state = BracketState(len(candidates), seed)
+        without = [place for place, text in enumerate(candidates) if text is None]
+        self.state = BracketState(len(candidates), seed, frozenset(without[len(without) == len(candidates) :]))
         self._matches: list[Match] = []
         self._decided: dict[int, Match] = {}  # of this round, by their place in it
 
@@ -92,7 +103,8 @@ class RunningBracket:
     def placing(self) -> tuple[int, ...]:
         """Returns all candidates, the best first, as far as they are known: see :func:`core.bracket.placing`."""
         lost = {m.a + m.b - m.winner for m in self._decided.values()}
-        return placing([candidate for candidate in self.state.alive if candidate not in lost], self.matches)
+        alive = [candidate for candidate in self.state.alive if candidate not in lost]
+        return placing(alive, self.matches, self.state.left_out)
 
     def bracket(self) -> Bracket:
         """Returns the whole tournament.
@@ -123,7 +135,7 @@ class RunningBracket:
 def play(
     judge: Judge,
     prompts: Sequence[tuple[Message, ...]],
-    candidates: Sequence[Sequence[str]],
+    candidates: Sequence[Sequence[str | None]],
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Bracket]:
@@ -134,10 +146,11 @@ def play(
     Args:
         judge: the judge.
         prompts: the prompts.
-        candidates: at least one response for each prompt.
+        candidates: at least one response for each prompt. One that is None, as its thought took all the room, has no
+            answer: it takes no part. Where none has one, the first stands for all.
         seed: draws the brackets; prompt i uses ``seed + i``.
         progress: called with the number of judgment prompts just finished; there are
-            2 x principles x (candidates - 1) for each prompt.
+            2 x principles x (candidates with an answer - 1) for each prompt.
 
     Raises:
         ValueError: if a prompt has no candidates, or the two lists differ in length.
@@ -156,7 +169,10 @@ def play(
 
 
 def _groups(
-    judge: Judge, prompts: Sequence[tuple[Message, ...]], candidates: Sequence[Sequence[str]], tokens: int | None
+    judge: Judge,
+    prompts: Sequence[tuple[Message, ...]],
+    candidates: Sequence[Sequence[str | None]],
+    tokens: int | None,
 ) -> Iterator[range]:
     """Yields prompts that are played together: as many as the engine remembers the first round of.
 
@@ -164,10 +180,11 @@ def _groups(
     """
     start, total = 0, 0
     if tokens is not None:
-        contested = [(i, texts[0], texts[1]) for i, texts in enumerate(candidates) if len(texts) > 1]
+        answers = [[text for text in texts if text is not None] for texts in candidates]
+        contested = [(i, texts[0], texts[1]) for i, texts in enumerate(answers) if len(texts) > 1]
         pairs = [Comparison(id=str(i), prompt=prompts[i], response_a=a, response_b=b) for i, a, b in contested]
         for (i, _, _), length in zip(contested, judge.longest_prompts(pairs), strict=True):
-            size = len(candidates[i]) * length
+            size = len(answers[i]) * length
             if total + size > tokens and i > start:
                 yield range(start, i)
                 start, total = i, 0
@@ -179,7 +196,7 @@ def _groups(
 def _play(
     judge: Judge,
     prompts: Sequence[tuple[Message, ...]],
-    candidates: Sequence[Sequence[str]],
+    candidates: Sequence[Sequence[str | None]],
     seed: int,
     progress: Progress | None,
 ) -> list[Bracket]:
@@ -205,11 +222,13 @@ def self_reject(
 ) -> list[Answer]:
     """Samples ``params.n`` responses to each prompt and returns the tournament's answers.
 
-    ``engine`` is the policy that is sampled from; ``judge`` may stand on the same engine or on its base weights.
+    ``engine`` is the policy that is sampled from; ``judge`` may stand on the same engine or on its base weights. Where
+    the policy thinks, what follows the thought is judged.
     """
     dialogues = [as_messages(p) for p in prompts]
     asked = chat.named_prompt_ids((str(i), dialogue) for i, dialogue in enumerate(dialogues))
     samples = engine.sample(asked, params, progress)
-    candidates = [tuple(completion.text for completion in completions) for completions in samples]
-    brackets = play(judge, dialogues, candidates, params.seed)
-    return [Answer(*row) for row in zip(dialogues, candidates, brackets, strict=True)]
+    brackets = play(judge, dialogues, [[c.answer for c in completions] for completions in samples], params.seed)
+    texts = [tuple(c.text for c in completions) for completions in samples]
+    thoughts = [tuple(c.reasoning_content for c in completions) for completions in samples]
+    return [Answer(*row) for row in zip(dialogues, texts, brackets, thoughts, strict=True)]

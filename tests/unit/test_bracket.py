@@ -90,6 +90,26 @@ def match(round_: int, a: int, b: int, winner: int) -> Match:
     return Match(round=round_, a=a, b=b, winner=winner, verdict=verdict)
 
 
+def test_candidates_that_are_left_out_change_nothing_for_the_others() -> None:
+    first, *rest, last = BracketState(7, 3).order
+    state = BracketState(7, 3, frozenset({first, last}))
+    assert state.order == tuple(rest)
+    played: set[int] = set()
+    while not state.finished:
+        played.update(side for pair in state.pairings() for side in pair)
+        state.advance([a for a, _ in state.pairings()])
+    assert played == set(state.order)
+    assert BracketState(3, 0, frozenset({0, 2})).finished
+    with pytest.raises(ValueError, match="every candidate is left out"):
+        BracketState(2, 0, frozenset({0, 1}))
+
+
+def test_who_took_no_part_is_placed_last() -> None:
+    first = [match(0, 1, 2, 2)]
+    assert placing([2], first, {4, 0, 3}) == (2, 1, 0, 3, 4)
+    assert placing([4], [], [0, 1]) == (4, 0, 1)
+
+
 def test_placing_goes_by_the_round_lost_in_and_then_by_who_it_was_lost_to() -> None:
     # 0 beats 1, 2 beats 3, 4 beats 5; 6 has a bye and beats 0; 2 beats 4; 2 beats 6.
     first = [match(0, 0, 1, 0), match(0, 3, 2, 2), match(0, 4, 5, 4)]

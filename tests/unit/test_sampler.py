@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from thinking_model import CLOSE, save_thinking_model
 from transformers import AutoModelForCausalLM, TextGenerationPipeline, pipeline
 
 from selfjudge.core.bracket import placing
@@ -137,3 +138,20 @@ def test_room_for_two_candidates_is_asked_for_only_where_two_are_judged(sampler:
     sampler._check_room(0, prompt, SamplingParams(n=1, max_new_tokens=alone))
     with pytest.raises(DataError, match=f"room for {alone} tokens"):
         sampler._check_room(0, prompt, SamplingParams(n=1, max_new_tokens=alone + 1))
+
+
+def test_a_model_that_thinks_answers_with_what_follows_its_thought(tmp_path: Path) -> None:
+    folder = save_thinking_model(tmp_path / "model")
+    options: dict[str, Any] = {"n": 12, "max_new_tokens": 12, "device": "cpu", "templates": "world"}
+    rows = TournamentSampler(folder, thinking="on", **options)(
+        TEXT, return_full_text=False, num_return_sequences=12, return_bracket=True
+    )
+    answered = len(rows[0]["bracket"].order)
+    assert 1 < answered < 12
+    assert len(rows[0]["bracket"].matches) == answered - 1
+    assert [row["generated_text"] for row in rows[answered:]] == [""] * (12 - answered)  # thoughts that never ended
+    assert sorted(row["generated_text"] for row in rows) == sorted(rows[0]["candidates"])
+    assert rows[0]["generated_text"]
+    assert all(CLOSE not in row["reasoning_content"] for row in rows)
+    (off,) = TournamentSampler(folder, **options)(TEXT)
+    assert set(off) == {"generated_text"}

@@ -13,6 +13,7 @@ from call_counting import counting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from score_server import ThinkingEngine, scores
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.core.bracket import tie_winner
@@ -243,6 +244,54 @@ def test_self_rejection_samples_judges_and_answers(judge: Judge, engine: ScoreEn
         assert len(answer.candidates) == 4
         assert answer.winner == max(answer.candidates, key=lambda text: int(text.split()[1]))
         assert answer.bracket.seed == 3 + i
+
+
+def test_a_candidate_without_an_answer_takes_no_part(judge: Judge, engine: ScoreEngine) -> None:
+    # The judge ties "" with "score 0", so that a coin would now and then let it win.
+    candidates = [None, "score 0", None, "score 0", None]
+    counts: list[int] = []
+    for seed in range(20):
+        (bracket,) = play(judge, [PROMPT], [candidates], seed, counts.append)
+        assert bracket.winner in (1, 3)
+        assert [{match.a, match.b} for match in bracket.matches] == [{1, 3}]
+        assert set(bracket.order) == {1, 3}
+        assert bracket.byes == ()
+    assert sum(counts) == 20 * 2
+    running = RunningBracket(PROMPT, candidates, seed=0)
+    running.take(judge.judge(running.comparisons()))
+    assert running.placing()[2:] == (0, 2, 4)
+
+
+def test_the_only_answer_wins_and_without_any_the_first_stands_for_all(judge: Judge, engine: ScoreEngine) -> None:
+    engine.batches.clear()
+    for candidates, winner in ([None, None, "score 0"], 2), ([None, None, None], 0):
+        for seed in range(5):
+            (bracket,) = play(judge, [PROMPT], [candidates], seed)
+            assert (bracket.winner, bracket.order, bracket.matches) == (winner, (winner,), ())
+    assert engine.batches == []
+
+
+def test_self_rejection_judges_what_follows_the_thoughts(judge: Judge, world_chat: ChatEncoder) -> None:
+    (answer,) = self_reject(ThinkingEngine(world_chat, least=6), world_chat, judge, ["q"], SamplingParams(n=5))
+    assert scores(5) == [3, 8, 13, 1, 6]
+    assert answer.candidates == ("", "score 8", "score 13", "", "score 6")
+    assert answer.thoughts == ("score 3?", "score 8?", "score 13?", "score 1?", "score 6?")
+    assert answer.winner == "score 13"
+    assert set(answer.bracket.order) == {1, 2, 4}
+    assert answer.placing[0] == 2
+    assert answer.placing[3:] == (0, 3)
+
+
+def test_groups_count_the_answers_alone(judge: Judge, engine: ScoreEngine) -> None:
+    pair = Comparison(id="", prompt=PROMPT, response_a="score 1", response_b="score 2")
+    for remembered, batches in ((8, [8]), (4, [4, 4])):
+        engine.remembers = remembered * judge.longest_prompt(pair)
+        engine.batches.clear()
+        try:
+            play(judge, [PROMPT] * 4, [[None, "score 1", None, "score 2"]] * 4)
+        finally:
+            engine.remembers = None
+        assert engine.batches == batches
 
 
 def test_a_round_is_decided_in_any_order(judge: Judge) -> None:

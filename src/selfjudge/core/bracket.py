@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from selfjudge.records import Match
@@ -28,18 +28,28 @@ def draw(n: int, seed: int) -> tuple[int, ...]:
 
 @dataclass
 class BracketState:
-    """A running bracket. Alternate :meth:`pairings` and :meth:`advance` until :attr:`finished`."""
+    """A running bracket. Alternate :meth:`pairings` and :meth:`advance` until :attr:`finished`.
+
+    Those of the ``n`` candidates that are ``left_out`` take no part; the draw of the others is what it is with them.
+    """
 
     n: int
     seed: int
-    round: int = 0
+    left_out: frozenset[int] = frozenset()
+    round: int = field(default=0, init=False)
     order: tuple[int, ...] = field(init=False)
     alive: list[int] = field(init=False)
     byes: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        """Draws the starting order."""
-        self.order = draw(self.n, self.seed)
+        """Draws the starting order.
+
+        Raises:
+            ValueError: if no candidate is left.
+        """
+        self.order = tuple(candidate for candidate in draw(self.n, self.seed) if candidate not in self.left_out)
+        if not self.order:
+            raise ValueError("every candidate is left out")
         self.alive = list(self.order)
 
     @property
@@ -73,19 +83,20 @@ def tie_winner(a: int, b: int, seed: int, round_: int) -> int:
     return random.Random(f"{seed}:{round_}:{min(a, b)}:{max(a, b)}").choice((min(a, b), max(a, b)))
 
 
-def placing(alive: Sequence[int], matches: Sequence[Match]) -> tuple[int, ...]:
+def placing(alive: Sequence[int], matches: Sequence[Match], left_out: Iterable[int] = ()) -> tuple[int, ...]:
     """Returns all candidates of a bracket in the order of their placing, the best first.
 
     Who is still in comes first, by matches won; then who went out later is ahead of who went out earlier. Of two that
-    went out in the same round, the one who lost to the better placed is ahead.
+    went out in the same round, the one who lost to the better placed is ahead. Who took no part comes last.
 
     Args:
         alive: who is still in; only the winner when the bracket is finished.
         matches: the matches so far, in the order of their rounds.
+        left_out: who took no part.
     """
     wins = Counter(match.winner for match in matches)
     placed = sorted(alive, key=lambda candidate: -wins[candidate])
     for round_ in sorted({match.round for match in matches}, reverse=True):
         lost_to = {m.winner: m.a + m.b - m.winner for m in matches if m.round == round_}
         placed += [lost_to[candidate] for candidate in placed if candidate in lost_to]
-    return tuple(placed)
+    return (*placed, *sorted(left_out))
