@@ -24,7 +24,8 @@ class Tournament(BaseModel):
 
     ``complete`` is False where judging failed midway; ``failure`` then says so, and the answer is only the best placed
     of the matches that were played. ``placing`` has the places of all ``candidates``, the best first. ``order`` is the
-    seeded draw, ``byes`` are (round, candidate).
+    seeded draw, ``byes`` are (round, candidate). A candidate that is not in ``order`` took no part, as its
+    thought took all the room and left none for an answer.
     """
 
     complete: bool
@@ -38,10 +39,11 @@ class Tournament(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """An answer."""
+    """An answer. ``reasoning_content``: the thought before it, where there is one."""
 
     role: Literal["assistant"] = "assistant"
     content: str
+    reasoning_content: str | None = None
 
 
 class ChatChoice(BaseModel):
@@ -66,10 +68,14 @@ class ChatReply(BaseModel):
 
 
 class TextChoice(BaseModel):
-    """One of the answers: those to the first prompt by placing, then those to the second."""
+    """One of the answers: those to the first prompt by placing, then those to the second.
+
+    ``reasoning_content``: the thought before it, where there is one.
+    """
 
     index: int
     text: str
+    reasoning_content: str | None = None
     finish_reason: FinishReason
     logprobs: None = None
 

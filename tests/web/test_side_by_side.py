@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from score_server import MODEL, AnswerEngine, ScoreEngine, app_on, judge_on, listening, scores
+from score_server import MODEL, AnswerEngine, ScoreEngine, ThinkingEngine, app_on, judge_on, listening, scores
 from windows import PHONE, Open
 
 from selfjudge.serving.app import create_app
@@ -19,6 +19,7 @@ from selfjudge.templates.chat import ChatEncoder
 
 SETTINGS = ServeSettings(n=4, max_new_tokens=8)
 RIVAL, JUDGE = "another", "the base"
+NO_ANSWER = "(no answer: the thought took all the tokens)"
 
 
 @pytest.fixture
@@ -163,3 +164,32 @@ def test_side_by_side_on_a_phone_and_by_keyboard(served: str, page_at: Open) -> 
         first, second = (page.locator(".sides > section").nth(i).bounding_box() for i in (0, 1))
         assert first["y"] + first["height"] <= second["y"]
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+
+
+def test_candidates_without_an_answer_take_no_part_and_are_shown_as_such(
+    world_chat: ChatEncoder, page_at: Open
+) -> None:
+    with listening(app_on(ThinkingEngine(world_chat, least=6))) as (url, _), page_at(url) as page:
+        start(page, 6)
+        page.locator("#playground .status", has_text="Done: 6 candidates, 3 matches").wait_for()
+        answers = [f"score {score}" if score >= 6 else NO_ANSWER for score in scores(6)]
+        assert answers.count(NO_ANSWER) == 2
+        assert page.locator(".candidates li").all_inner_texts() == answers
+        assert page.locator(".round").count() == 2
+        assert page.locator(".match").count() == 3  # nobody sits out
+        assert page.locator(".match", has_text=NO_ANSWER).count() == 0
+        assert page.locator(".round h4").last.inner_text() == "Final"
+        first, last = page.locator(".card").all()
+        assert first.locator("p").inner_text() == "score 13"
+        assert last.locator("p").inner_text() == NO_ANSWER  # the first sample
+
+
+def test_side_by_side_nobody_is_judged_by_what_the_page_says_of_it(world_chat: ChatEncoder, page_at: Open) -> None:
+    silent = ThinkingEngine(world_chat, least=99)
+    backend = InProcessBackend(engine := ThinkingEngine(world_chat, least=0), judge_on(engine, world_chat), world_chat)
+    rival = NamedBackend(RIVAL, JudgedBy(EngineBeside(backend, silent, world_chat), backend))
+    app = create_app(backend, MODEL, SETTINGS, rival=rival)
+    with listening(app) as (url, _), page_at(url) as page, page.expect_request("**/v1/judge") as asked:
+        start(page, compare=True)
+    (pair,) = asked.value.post_data_json["pairs"]
+    assert (pair["response_a"], pair["response_b"]) == ("score 13", "")

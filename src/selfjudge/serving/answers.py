@@ -44,8 +44,8 @@ def chat_reply(served: Served, body: ChatRequest, tasks: Sequence[Task], outcome
     """Returns the reply to a dialogue: its best ``n`` candidates."""
     (task,), (outcome,) = tasks, outcomes
     choices = [
-        ChatChoice(index=i, message=AssistantMessage(role="assistant", content=c.text), finish_reason=c.finish_reason,
-                   logprobs=None)
+        ChatChoice(index=i, message=AssistantMessage(role="assistant", content=c.text, **_thought(c)),
+                   finish_reason=c.finish_reason, logprobs=None)
         for i, c in enumerate(_best(outcome, body.n))
     ]  # fmt: skip
     reply = ChatReply(
@@ -64,7 +64,7 @@ def text_reply(
     best = [c for outcome in outcomes for c in _best(outcome, body.n)]
     reply = TextReply(
         id=new_id("cmpl"), object="text_completion", created=int(time.time()), model=served.name,
-        choices=[TextChoice(index=i, text=c.text, finish_reason=c.finish_reason, logprobs=None)
+        choices=[TextChoice(index=i, text=c.text, finish_reason=c.finish_reason, logprobs=None, **_thought(c))
                  for i, c in enumerate(best)],
         usage=_usage(outcomes),
     )  # fmt: skip
@@ -92,6 +92,12 @@ def verdicts_reply(pairs: Sequence[Comparison], judged: Judged, *, principles: b
 
 def _best(outcome: Outcome, n: int | None) -> list[Completion]:
     return [outcome.candidates[place] for place in outcome.placing[: n or 1]]
+
+
+def _thought(completion: Completion) -> dict[str, str]:
+    """Returns the field of a thought, where there is one; replies leave out what was not set."""
+    thought = completion.reasoning_content
+    return {} if thought is None else {"reasoning_content": thought}
 
 
 def _usage(outcomes: Sequence[Outcome]) -> Usage:

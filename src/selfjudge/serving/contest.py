@@ -19,7 +19,8 @@ from selfjudge.tournament import RunningBracket
 
 Report = Callable[[dict[str, Any]], None]
 """Called with what has just happened: ``candidate``, the place of one just drawn, with its ``text``; ``drawn``,
-the texts of all; ``pairings`` of a round that begins; ``matches`` that have just been judged."""
+the texts of all, and where some have no answer ``left_out``, their places; ``pairings`` of a round that begins;
+``matches`` that have just been judged."""
 
 _FAILURE = "Judging failed before the tournament was over"
 _logger = logging.getLogger(__name__)
@@ -89,9 +90,10 @@ async def hold(backend: Backend, task: Task, on_judge_failure: OnJudgeFailure, r
     CANDIDATES.inc(len(drawn))
     candidates = [cut(completion, task.stops) for completion in drawn]
     outcome = Outcome(candidates, len(task.ids), sum(len(completion.ids) for completion in drawn))
-    report({"drawn": [candidate.text for candidate in candidates]})
+    left_out = [place for place, candidate in enumerate(candidates) if candidate.answer is None]
+    report({"drawn": [candidate.text for candidate in candidates], **({"left_out": left_out} if left_out else {})})
     if task.judged:
-        outcome.bracket = RunningBracket(task.prompt, [c.text for c in candidates], task.params.seed)
+        outcome.bracket = RunningBracket(task.prompt, [c.answer for c in candidates], task.params.seed)
         await _play(backend, task, outcome, outcome.bracket, on_judge_failure, report)
     return outcome
 
@@ -144,7 +146,10 @@ async def _play_round(
 
 
 def cut(completion: Completion, stops: tuple[str, ...]) -> Completion:
-    """Returns a completion without what follows the first stop text; the text itself goes as well."""
+    """Returns a completion without what follows the first stop text; the text itself goes as well.
+
+    Stop texts are looked for in the answer, not in a thought before it.
+    """
     found = [place for place in map(completion.text.find, stops) if place >= 0]
     if not found:
         return completion

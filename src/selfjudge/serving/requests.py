@@ -41,6 +41,9 @@ class ChatMessage(Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1)]
+    reasoning_content: Text | None = Field(
+        None, description="The thought of an earlier answer, as replies have it. It is left out of the prompt."
+    )
 
     def text(self) -> str:
         """Returns the content, its parts joined."""

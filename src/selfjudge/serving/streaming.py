@@ -80,9 +80,11 @@ async def _reported(progress: Progress) -> AsyncIterator[Chunk]:
 
 
 def chat_chunks(reply: ChatReply, *, usage: bool) -> Iterable[Chunk]:
-    """Yields ``chat.completion.chunk`` objects: each answer whole, then how it ended."""
+    """Yields ``chat.completion.chunk`` objects: each thought and each answer whole, then how it ended."""
     for choice in reply.choices:
         yield _chat_chunk(reply, choice.index, {"role": "assistant", "content": ""}, None)
+        if choice.message.reasoning_content is not None:
+            yield _chat_chunk(reply, choice.index, {"reasoning_content": choice.message.reasoning_content}, None)
         yield _chat_chunk(reply, choice.index, {"content": choice.message.content}, None)
         yield _chat_chunk(reply, choice.index, {}, choice.finish_reason)
     yield from _last(reply, {**_head(reply), "object": "chat.completion.chunk"}, usage)
@@ -91,7 +93,7 @@ def chat_chunks(reply: ChatReply, *, usage: bool) -> Iterable[Chunk]:
 def text_chunks(reply: TextReply, *, usage: bool) -> Iterable[Chunk]:
     """Yields ``text_completion`` objects, one for each answer."""
     for choice in reply.choices:
-        yield {**_head(reply), "object": reply.object, "choices": [choice.model_dump()]}
+        yield {**_head(reply), "object": reply.object, "choices": [choice.model_dump(exclude_unset=True)]}
     yield from _last(reply, {**_head(reply), "object": reply.object}, usage)
 
 

@@ -3,12 +3,15 @@
 import { element } from "./dom.js";
 import { bars, summary } from "./verdict.js";
 
-/** Draws a bracket into an element as it is told what happens. Candidates are numbered from 1 for people. */
+/**
+ * Draws a bracket into an element as it is told what happens. Candidates are numbered from 1 for people; those at the
+ * places `leftOut` take no part.
+ */
 export class BracketView {
-  constructor(into, candidates) {
+  constructor(into, candidates, leftOut) {
     this.into = into;
     this.candidates = candidates;
-    this.alive = candidates.map((_, i) => i);
+    this.alive = candidates.map((_, i) => i).filter((i) => !leftOut.includes(i));
     this.cards = new Map();
   }
 

@@ -3,6 +3,8 @@
 import { BracketView } from "./bracket.js";
 import { count, element } from "./dom.js";
 
+const NO_ANSWER = "(no answer: the thought took all the tokens)";
+
 /** Draws into an element as it is told what happens; `tell` is given how far it is, `level` is that of its headings. */
 export class RunView {
   constructor(into, tell, body, level = 3) {
@@ -23,7 +25,7 @@ export class RunView {
   /** Takes an event: see "Requests" in docs/serving.md. */
   take(told) {
     if (told.candidate !== undefined) this.arrive(told.candidate, told.text);
-    if (told.drawn) this.draw(told.drawn);
+    if (told.drawn) this.draw(told.drawn, told.left_out ?? []);
     if (told.pairings) {
       this.view.begin(told.pairings);
       this.tell(`${count(told.pairings.length, "match", "matches")} being judged …`);
@@ -49,18 +51,19 @@ export class RunView {
     this.tell(`${this.items.size} of ${count(this.wanted, "candidate")} drawn …`);
   }
 
-  draw(candidates) {
-    candidates.forEach((text, place) => this.arrive(place, text));
-    this.texts = candidates;
-    this.view = new BracketView(this.bracket, candidates);
-    const bracket = candidates.length > 1 ? [this.heading("Bracket"), this.bracket] : [];
+  draw(candidates, leftOut) {
+    this.candidates = candidates;
+    this.texts = candidates.map((text, place) => leftOut.includes(place) ? NO_ANSWER : text);
+    this.texts.forEach((text, place) => this.arrive(place, text));
+    this.view = new BracketView(this.bracket, this.texts, leftOut);
+    const bracket = candidates.length - leftOut.length > 1 ? [this.heading("Bracket"), this.bracket] : [];
     this.into.replaceChildren(this.beside, ...bracket, ...this.drawing);
   }
 
   finish({ placing, complete, failure }) {
     const place = placing[0];
-    this.winner = this.texts[place];
-    this.beside.append(this.card(`${complete ? "Winner" : "Best so far"}: #${place + 1}`, this.winner, "won"));
+    this.winner = this.candidates[place];
+    this.beside.append(this.card(`${complete ? "Winner" : "Best so far"}: #${place + 1}`, this.texts[place], "won"));
     if (this.texts.length > 1) {
       const same = place === 0 ? "First sample: the winner itself" : "First sample: #1";
       this.beside.append(this.card(same, this.texts[0], ""));
