@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from selfjudge.engines.load import DtypeName, LoadedModel
+    from selfjudge.templates.thinking import Thinking
 
 ModelOption = Annotated[str, typer.Option("--model", help="Hub id, model folder, run folder or .gguf file.")]
 AdapterOption = Annotated[Path | None, typer.Option(help="LoRA adapter (or its run folder) to put on the model.")]
@@ -24,6 +25,13 @@ TemplatesOption = Annotated[
 ]
 ChatTemplateOption = Annotated[
     str | None, typer.Option(help="Replace the tokenizer's chat template: 'plain' or a Jinja file.")
+]
+ThinkingOption = Annotated[
+    Literal["off", "on"],
+    typer.Option(
+        help="on: the model thinks before it answers, and its answer is what follows the thought. Judgments are made "
+        "without thoughts."
+    ),
 ]
 DtypeOption = Annotated[
     str, typer.Option(help="dtype of the weights: auto (bfloat16 on a GPU, else float32), float32, bfloat16, float16.")
@@ -73,12 +81,26 @@ def write_json(path: Path, what: dict[str, Any], figures: BaseModel) -> None:
         handle.write("\n")
 
 
-def load(model: str, adapter: Path | None, dtype: str, chat_template: str | None, device: str | None) -> LoadedModel:
+def load(
+    model: str,
+    adapter: Path | None,
+    dtype: str,
+    chat_template: str | None,
+    device: str | None,
+    thinking: Thinking = "off",
+) -> LoadedModel:
     """Loads a model for the command line, quietly."""
     from selfjudge.engines.load import load_model
 
     quiet()
-    return load_model(model, adapter=adapter, dtype=dtype_name(dtype), chat_template=chat_template, device=device)
+    return load_model(
+        model,
+        adapter=adapter,
+        dtype=dtype_name(dtype),
+        chat_template=chat_template,
+        device=device,
+        thinking=thinking,
+    )
 
 
 def dtype_name(dtype: str) -> DtypeName:

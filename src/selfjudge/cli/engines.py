@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
@@ -22,6 +21,7 @@ from selfjudge.cli.common import (
     ServedModelOption,
     ServerOption,
     TemplatesOption,
+    ThinkingOption,
     TokenBudgetOption,
     dtype_name,
     load,
@@ -57,7 +57,7 @@ class OpenedEngine:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """The options of a command that say how its model is run."""
+    """The options of a command that say how its model is run. ``thinking``: of a command that samples from it."""
 
     adapter: AdapterOption = None
     template: TemplatesOption = None
@@ -69,6 +69,7 @@ class EngineOptions:
     engine: EngineOption = "transformers"
     server: ServerOption = None
     served_model: ServedModelOption = None
+    thinking: ThinkingOption = "off"
 
     def open(self, model: str) -> OpenedEngine:
         """Opens ``model`` as the options say.
@@ -80,14 +81,14 @@ class EngineOptions:
         if self.server is not None:
             if self.adapter is not None:
                 raise _unusable("--adapter", "not with --server: serve the adapter, and name it by --served-model.")
-            return _served(model, self.template, self.chat_template, self.server, self.served_model)
+            return _served(model, self, self.server)
         if self.served_model is not None:
             raise _unusable("--served-model", "only with --server.")
         if self.engine == "vllm":
-            return _vllm(model, self.adapter, self.template, self.chat_template, self.dtype)
+            return _vllm(model, self)
         if self.engine != "transformers":
             raise _unusable("--engine", f"{self.engine!r} is not one of transformers, vllm.")
-        loaded = load(model, self.adapter, self.dtype, self.chat_template, self.device)
+        loaded = load(model, self.adapter, self.dtype, self.chat_template, self.device, self.thinking)
 
         from selfjudge.engines.hf import TransformersEngine
 
@@ -101,12 +102,16 @@ class EngineOptions:
 
 
 def with_engine_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of :class:`EngineOptions`, which reach it as its argument ``options``."""
+    """Gives a command the options of :class:`EngineOptions`, which reach it as its argument ``options``.
+
+    ``thinking`` is not among them: only a command that samples has it, as an option of its own.
+    """
     signature, hints = inspect.signature(command, eval_str=True), get_type_hints(EngineOptions, include_extras=True)
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.name != "options"]
     added = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in fields(EngineOptions)
+        if f.name != "thinking"
     ]
 
     @wraps(command)
@@ -120,34 +125,37 @@ def with_engine_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _vllm(
-    model: str, adapter: Path | None, template: str | None, chat_template: str | None, dtype: str
-) -> OpenedEngine:
+def _vllm(model: str, options: EngineOptions) -> OpenedEngine:
     from peft import PeftConfig
 
     from selfjudge.engines.load import adapter_folder, load_tokenizer, model_templates
     from selfjudge.engines.vllm_engine import VllmCore, VllmEngine
 
     quiet()
-    chat = load_tokenizer(model, chat_template)
+    adapter = options.adapter
+    chat = load_tokenizer(model, options.chat_template, thinking=options.thinking)
     rank = PeftConfig.from_pretrained(str(adapter_folder(adapter))).r if adapter else None
-    core = VllmCore(model, lora_rank=rank, dtype=dtype_name(dtype))
+    core = VllmCore(model, lora_rank=rank, dtype=dtype_name(options.dtype))
     atexit.register(core.close)
     if adapter is not None:
         core.load_adapter(adapter)
     policy, base = (VllmEngine(core, chat, adapter=adapted) for adapted in (True, False))
-    return OpenedEngine(policy, base, chat, template or model_templates(model))
+    return OpenedEngine(policy, base, chat, options.template or model_templates(model))
 
 
-def _served(
-    model: str, template: str | None, chat_template: str | None, server: str, served_model: str | None
-) -> OpenedEngine:
+def _served(model: str, options: EngineOptions, server: str) -> OpenedEngine:
     from selfjudge.engines.load import model_templates
     from selfjudge.engines.openai_server import open_served
 
     quiet()
-    engine = open_served(server, model, served_model=served_model, chat_template=chat_template)
-    return OpenedEngine(engine, engine, engine.chat, template or model_templates(model))
+    engine = open_served(
+        server,
+        model,
+        served_model=options.served_model,
+        chat_template=options.chat_template,
+        thinking=options.thinking,
+    )
+    return OpenedEngine(engine, engine, engine.chat, options.template or model_templates(model))
 
 
 def _unusable(option: str, why: str) -> typer.BadParameter:

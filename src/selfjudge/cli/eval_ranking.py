@@ -18,6 +18,7 @@ from selfjudge.cli.common import (
     JsonOption,
     OverwriteOption,
     ReportOption,
+    ThinkingOption,
     TokenBudgetOption,
     check_outputs,
     print_table,
@@ -60,6 +61,7 @@ def ranking(
     ] = None,
     json_: JsonOption = None,
     report: ReportOption = None,
+    thinking: ThinkingOption = "off",
     chat_template: ChatTemplateOption = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
@@ -84,15 +86,14 @@ def ranking(
     options = EngineOptions(
         chat_template=chat_template, dtype=dtype, device=device, token_budget=token_budget, batch_size=batch_size
     )
-    params = SamplingParams(
-        n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
-    )
-    answers = answers_of(systems, asked, params, options.open)
+    params = SamplingParams(candidates, temperature, top_p, max_new_tokens, seed)
+    sampling = {**asdict(params), "thinking": thinking}
+    answers = answers_of(systems, asked, params, replace(options, thinking=thinking).open)
     for name, path in files.items():
         write_alpaca_outputs(path, asked, answers[name], name)
     evaluate = open_evaluator(evaluator, asked, replace(options, server=evaluator_server).open)
     what = {"sources": systems, "prompts": prompts, "evaluator": evaluator, "own_judge_of": own}
-    _finish({**what, "sampling": asdict(params)}, asked, answers, evaluate, json_, report)
+    _finish({**what, "sampling": sampling}, asked, answers, evaluate, json_, report)
 
 
 def _finish(

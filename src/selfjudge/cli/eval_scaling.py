@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from selfjudge.cli.common import (
     ModelOption,
     OverwriteOption,
     ReportOption,
+    ThinkingOption,
     check_outputs,
     print_table,
     progress_bar,
@@ -53,6 +55,7 @@ def scaling(
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.001, max=1.0)] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a candidate at most.")] = 64,
+    thinking: ThinkingOption = "off",
     json_: JsonOption = None,
     report: ReportOption = None,
     overwrite: OverwriteOption = False,
@@ -75,7 +78,7 @@ def scaling(
 
     params = SamplingParams(n=ns[-1], temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     rows = None if input == WORLD else load_candidates(input, limit)
-    opened = options.open(model)
+    opened = replace(options, thinking=thinking).open(model)
     rows = rows or _sampled(opened, fresh_or_read(WORLD, limit, seed), params)
     judge = RememberingJudge(opened.judge(opened.base))
     drawn = [row.shuffled(seed) for row in _usable(rows, judge, ns[-1])]
@@ -84,7 +87,7 @@ def scaling(
     prediction = predict(judge, drawn, ns, scores, tournaments, good_quantile, seed, every=league)
     found = scale(scores, ns, len(rows) - len(drawn), prediction)
     what = {"model": model, "input": input, "reward_model": reward_model, "seed": seed, "repeats": repeats}
-    _show(found, what | {"good_quantile": good_quantile}, json_, report)
+    _show(found, what | {"good_quantile": good_quantile, "thinking": thinking}, json_, report)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from selfjudge.cli.common import (
     JsonOption,
     OverwriteOption,
     ReportOption,
+    ThinkingOption,
     TokenBudgetOption,
     check_outputs,
     print_table,
@@ -68,6 +69,7 @@ def winrate(
     output: Annotated[Path | None, typer.Option(help="Folder for both sides' answers in AlpacaEval's format.")] = None,
     json_: JsonOption = None,
     report: ReportOption = None,
+    thinking: ThinkingOption = "off",
     chat_template: ChatTemplateOption = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
@@ -93,13 +95,12 @@ def winrate(
     from selfjudge.engines.base import SamplingParams
     from selfjudge.evaluation.winrate import pairs_of
 
-    params = SamplingParams(
-        n=candidates, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed
-    )
-    answers = answers_of({"a": a, "b": b}, asked, params, options.open).values()
+    params = SamplingParams(candidates, temperature, top_p, max_new_tokens, seed)
+    sampling = {**asdict(params), "thinking": thinking}
+    answers = answers_of({"a": a, "b": b}, asked, params, replace(options, thinking=thinking).open).values()
     for path, side, texts in zip(_output_files(output), (a, b), answers, strict=False):
         write_alpaca_outputs(path, asked, texts, side)
-    what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": asdict(params)}
+    what = {"a": a, "b": b, "prompts": prompts, "evaluator": evaluator, "own_judge": own, "sampling": sampling}
     evaluate = open_evaluator(evaluator, asked, replace(options, server=evaluator_server).open)
     _finish(what | {"difficulty": difficulty}, pairs_of(asked, *answers), evaluate, difficulties, json_, report)
 

@@ -18,6 +18,7 @@ from selfjudge.cli.common import (
     EngineOption,
     ServedModelOption,
     TemplatesOption,
+    ThinkingOption,
     TokenBudgetOption,
     quiet,
 )
@@ -90,6 +91,7 @@ def serve(
     batch_size: BatchSizeOption = None,
     engine: EngineOption = "transformers",
     served_model: ServedModelOption = None,
+    thinking: ThinkingOption = "off",
 ) -> None:
     """Answer by tournaments over HTTP, as OpenAI's API: chat completions, completions, and verdicts on pairs.
 
@@ -112,14 +114,16 @@ def serve(
         _serve_runs(runs, settings, host, port, others=(backend, adapter, arena, rival, served_model))
         return
     _check_second(arena, rival, model, adapter, engine, served=bool(backend))
+    options = EngineOptions(
+        adapter, template, chat_template, dtype, device, token_budget, batch_size, engine, thinking=thinking
+    )
     if backend:
         if adapter is not None:
             raise typer.BadParameter("not with --backend: the servers hold the weights", param_hint="--adapter")
-        app, name = _upstream_app(model, backend, template, chat_template, served_model, rival, settings, arena, runs)
+        app, name = _upstream_app(model, backend, options, served_model, rival, settings, arena, runs)
     else:
         if served_model is not None:
             raise typer.BadParameter("only with --backend", param_hint="--served-model")
-        options = EngineOptions(adapter, template, chat_template, dtype, device, token_budget, batch_size, engine)
         app, name = _in_process_app(model, options, rival, settings, arena, runs), model
     _listen(app, name, host, port)
 
@@ -168,8 +172,7 @@ def _in_process_app(
 def _upstream_app(
     model: str,
     urls: Sequence[str],
-    template: str | None,
-    chat_template: str | None,
+    options: EngineOptions,
     served_model: str | None,
     rival: str | None,
     settings: ServeSettings,
@@ -181,12 +184,12 @@ def _upstream_app(
     from selfjudge.serving.backend import NamedBackend
     from selfjudge.serving.rival import JudgedBy
 
-    upstream, name = _upstream(model, urls, template, chat_template, served_model)
+    upstream, name = _upstream(model, urls, options, served_model)
     second: NamedBackend | None = None
     if rival is not None:
         if rival == name:
             raise typer.BadParameter(f"{rival} is the first model already: name another", param_hint="--rival")
-        other, _ = _upstream(model, urls, template, chat_template, rival)
+        other, _ = _upstream(model, urls, options, rival)
         second = NamedBackend(rival, JudgedBy(other, upstream))
     return create_app(upstream, name, settings, rival=second, votes=_votes(arena), runs=_directory(runs)), name
 
@@ -203,9 +206,7 @@ def _directory(runs: Path | None) -> RunDirectory | None:
     return None if runs is None else RunDirectory(runs)
 
 
-def _upstream(
-    model: str, urls: Sequence[str], template: str | None, chat_template: str | None, served_model: str | None
-) -> tuple[Backend, str]:
+def _upstream(model: str, urls: Sequence[str], options: EngineOptions, served_model: str | None) -> tuple[Backend, str]:
     """Returns the backend of running servers, and the name of the model there."""
     from selfjudge.engines.load import load_tokenizer, model_templates
     from selfjudge.engines.openai_server import DEFAULT_RETRIES, OpenAIEngine
@@ -214,11 +215,11 @@ def _upstream(
     from selfjudge.templates.template import load_templates
 
     quiet()
-    chat = load_tokenizer(model, chat_template)
+    chat = load_tokenizer(model, options.chat_template, thinking=options.thinking)
     # Where there is another server, it is asked at once.
     retries = 0 if len(urls) > 1 else DEFAULT_RETRIES
     engines = [OpenAIEngine(url, chat, model=served_model, max_retries=retries) for url in urls]
-    encoder = JudgmentEncoder(load_templates(template or model_templates(model)), chat)
+    encoder = JudgmentEncoder(load_templates(options.template or model_templates(model)), chat)
     return UpstreamBackend(engines, encoder), engines[0].model
 
 

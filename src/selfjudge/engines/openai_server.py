@@ -24,6 +24,7 @@ from selfjudge.errors import EngineError
 from selfjudge.records import Completion
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentPrompt
+from selfjudge.templates.thinking import Thinking
 
 DEFAULT_CONCURRENCY = 32
 DEFAULT_TIMEOUT = 600.0
@@ -262,6 +263,7 @@ def open_served(
     *,
     served_model: str | None = None,
     chat_template: str | None = None,
+    thinking: Thinking = "off",
 ) -> OpenAIEngine:
     """Opens the engine of a served model whose tokenizer is that of ``model``.
 
@@ -270,9 +272,10 @@ def open_served(
         model: as :func:`selfjudge.engines.load.load_tokenizer` takes it.
         served_model: the name it is served under; by default the first that the server lists.
         chat_template: replaces the tokenizer's: ``plain`` or a Jinja file.
+        thinking: whether the policy thinks before it answers.
 
     Raises:
         EngineError: if the server cannot be reached or does not have the model.
-        ModelError: if there is no such tokenizer.
+        ModelError: if there is no such tokenizer, or its chat template cannot think and is to.
     """
-    return OpenAIEngine(base_url, load_tokenizer(model, chat_template), model=served_model)
+    return OpenAIEngine(base_url, load_tokenizer(model, chat_template, thinking=thinking), model=served_model)
