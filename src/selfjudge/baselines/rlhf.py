@@ -62,7 +62,7 @@ def run_rlhf(
     record(run, data, [*dropped, *unlike], start=start, reward=reward_path(recipe), prompts=len(prompts))
     trainer = RLOOTrainer(
         loaded.model,
-        reward_function(scorer),
+        reward_function(scorer, loaded.chat),
         args,
         train_dataset=Dataset.from_dict({"prompt": [_chat(p.prompt) for p in prompts]}),
         processing_class=loaded.chat.tokenizer,
@@ -109,12 +109,13 @@ def same_ids(prompts: Sequence[RolloutPrompt], chat: ChatEncoder) -> tuple[list[
     return same, [DroppedRow("policy", p.id, reason) for p in prompts if p.id not in kept]
 
 
-def reward_function(scorer: RewardScorer) -> Any:
-    """Returns a function as TRL asks for them."""
+def reward_function(scorer: RewardScorer, chat: ChatEncoder) -> Any:
+    """Returns a function as TRL asks for them. A thought before an answer is not rewarded."""
 
-    def reward(prompts: list[Any], completions: list[Any], **_: Any) -> list[float]:
+    def reward(prompts: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
         asked = [tuple(Message(role=m["role"], content=m["content"]) for m in prompt) for prompt in prompts]
-        return scorer.score(asked, [completion[0]["content"] for completion in completions])
+        answers = zip(completion_ids, asked, strict=True)
+        return scorer.score(asked, [chat.read(ids, chat.prompt_ids(prompt)).text for ids, prompt in answers])
 
     return reward
 

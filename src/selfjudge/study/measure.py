@@ -33,6 +33,7 @@ from selfjudge.records import OVERALL, Comparison, Completion
 from selfjudge.study.cells import Cell, study_of
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import context_text, load_templates
+from selfjudge.templates.thinking import Thinking
 from selfjudge.training.held_out import as_comparisons
 from selfjudge.training.stage import batching
 
@@ -107,9 +108,9 @@ def sampling(recipe: Recipe, cell: Cell, n: int = 1) -> SamplingParams:
     return params.seeded_for(cell.name)
 
 
-def engine_of(model: Path, recipe: Recipe) -> TransformersEngine:
-    """Returns the engine of a model."""
-    loaded = load_model(model)
+def engine_of(model: Path, recipe: Recipe, thinking: Thinking = "off") -> TransformersEngine:
+    """Returns the engine of a model; ``thinking``: whether it thinks before it answers, where it is sampled from."""
+    loaded = load_model(model, thinking=thinking)
     return TransformersEngine(loaded.model, loaded.chat, **batching(recipe))
 
 
@@ -125,7 +126,7 @@ def answer_prompts(cell: Cell, recipe: Recipe) -> None:
     """
     study = study_of(recipe)
     prompts = prompts_of(study, cell)
-    engine = engine_of(cell.folder / "run", recipe)
+    engine = engine_of(cell.folder / "run", recipe, recipe.model.thinking)
     is_reference = cell.name == study.reference
     params = sampling(recipe, cell, n=2 if is_reference else 1)
     drawn = engine.sample([engine.chat.prompt_ids(p.prompt) for p in prompts], params)
@@ -252,7 +253,8 @@ def choose_among(cell: Cell, recipe: Recipe) -> dict[str, PerAnswer]:
     study = study_of(recipe)
     assert cell.section is not None
     start, reward = (cell.other(name) / "run" for name in cell.section.needs())
-    engine, scorer = engine_of(start, recipe), load_scorer(reward, **batching(recipe))
+    engine = engine_of(start, recipe, recipe.model.thinking)
+    scorer = load_scorer(reward, **batching(recipe))
     prompts = prompts_of(study, cell)
     equal = sorted({*study.candidates, *(2 * (n - 1) for n in study.candidates if n > 1)})
     begin = time.process_time()

@@ -108,7 +108,7 @@ def _curve(cell: Cell, recipe: Recipe) -> TruthCurve | None:
     watched = method in WATCHED or (method == "train" and recipe.self_training.rounds == 1)
     if not (section.curve and study.curve_every and study.prompts == BUILTIN_WORLD and watched):
         return None
-    engine = engine_of(cell.other(section.needs()[0]) / "run", recipe)
+    engine = engine_of(cell.other(section.needs()[0]) / "run", recipe, recipe.model.thinking)
     judge = None if method in ("dpo", "rlhf") else judge_of(engine, recipe)
     prompts = world_prompts(CURVE_PROMPTS, cell.seed, "curves")
     folder = RunFolder(cell.folder / "run", "train", {})
