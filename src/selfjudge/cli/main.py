@@ -18,6 +18,7 @@ from selfjudge.cli import (
     demo,
     evaluate,
     judge,
+    model,
     plan,
     report,
     sample,
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
 app.command("plan")(plan.plan)
 app.command("jsft")(train.jsft)
 app.command("train")(train.train)

@@ -16,7 +16,6 @@ from selfjudge.cli.common import (
     check_outputs,
     print_table,
     quiet,
-    thinking_name,
     write_json,
 )
 
@@ -55,7 +54,7 @@ def check(
 
     quiet()
     report, chat = check_model(
-        model, adapter=adapter, chat_template=chat_template, thinking=thinking_name(thinking), templates=template
+        model, adapter=adapter, chat_template=chat_template, thinking=thinking, templates=template
     )
     if chat is not None:
         _print_rows(chat, report, template)
