@@ -38,7 +38,7 @@ class TemplateError(SelfJudgeError):
 
 
 class RowError(SelfJudgeError):
-    """One row that a chat template cannot express. The message is the reason; whoever has the row names it.
+    """One row that a chat template cannot express. The message says why; whoever has the row names it.
 
     ``place``: of the row among those of the call.
     """

@@ -108,10 +108,9 @@ def _facts(report: ModelReport) -> Iterable[tuple[str, object]]:
             yield "Ends a sample", f"{token!r}: {source}"
         if report.label_tokens:
             yield "Labels", ", ".join(f"{label}: {token!r}" for label, token in report.label_tokens.items())
-        can = "the template knows no thoughts" if not report.can_think else "a thought comes before the answer"
         switch = ", ".join(f"{name}={value!r}" for name, value in report.thinking_switch.items())
-        how = switch or ("no switch in the template" if report.can_think else "")
-        yield "Thinking", ", ".join(filter(None, [report.thinking, how, can if report.thinking == "on" else ""]))
+        how = switch or "the chat template has no switch" if report.can_think else "the chat template knows no thoughts"
+        yield "Thinking", f"{report.thinking} ({how})"
         if report.template_date:
             yield "Date in the template", f"{report.template_date}, the same for all of a run"
     if report.cache:

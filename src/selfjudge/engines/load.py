@@ -121,7 +121,7 @@ def load_tokenizer(
 
         tokenizer: PreTrainedTokenizerBase = build_tokenizer()
     else:
-        tokenizer = pretrained(AutoTokenizer, resolve_model(path))
+        tokenizer = pretrained(AutoTokenizer, _tokenizer_folder(path))
     if chat_template:
         tokenizer.chat_template = chat_template_text(chat_template)
     chat = ChatEncoder(tokenizer, thinking=thinking, eos_ids=generation_eos_ids(path), today=today)
@@ -131,12 +131,18 @@ def load_tokenizer(
     return chat
 
 
+def _tokenizer_folder(path: str | Path) -> str:
+    """Returns what a tokenizer is loaded from; a folder needs no model for that."""
+    alone = Path(path).is_dir() and (Path(path) / "tokenizer_config.json").is_file()
+    return str(path) if alone else resolve_model(path)
+
+
 def generation_eos_ids(path: str | Path) -> tuple[int, ...]:
     """Returns what ends a sample as a model's generation_config.json says, or nothing where it has none."""
     if str(path) == BUILTIN_WORLD:
         return ()
     try:
-        eos = GenerationConfig.from_pretrained(resolve_model(path)).eos_token_id
+        eos = GenerationConfig.from_pretrained(_tokenizer_folder(path)).eos_token_id
     except (OSError, ValueError):
         return ()
     return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (int(eos),)

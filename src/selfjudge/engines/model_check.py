@@ -13,7 +13,7 @@ from selfjudge.engines.cache_kind import cache_kind
 from selfjudge.engines.context import context_of
 from selfjudge.engines.load import load_model, load_tokenizer, model_templates, pretrained, resolve_model
 from selfjudge.engines.sampling_way import sampling_way
-from selfjudge.errors import RowError, SelfJudgeError
+from selfjudge.errors import ModelError, RowError, SelfJudgeError
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, Turn
 from selfjudge.templates.encode import JudgmentEncoder
@@ -90,7 +90,7 @@ def check_model(
     if chat is not None:
         facts |= _chat_facts(chat)
         checks += [Check(name=f.name, passed=f.problem is None, found=f.problem or f.found) for f in findings(chat)]
-        encoder = _tried(checks, "Labels", lambda: _encoder(chat, templates or model_templates(path)))
+        encoder = _tried(checks, "Labels", lambda: _encoder(chat, path, templates))
         facts["label_tokens"] = _labels(encoder, chat) if encoder else {}
     facts |= _tried(checks, "Config", lambda: _config_facts(path)) or {}
     if chat is not None and has_weights(path):
@@ -101,14 +101,17 @@ def check_model(
             facts["sampling"] = _tried(checks, "Sampling", lambda: sampling_way(loaded.model).description)
     else:
         checks += [Check(name=name, passed=None, found=_NO_WEIGHTS) for name in ("Weights", "Sampling")]
-    problems = [check.found for check in checks if check.passed is False]
+    problems = list(dict.fromkeys(check.found for check in checks if check.passed is False))
     report = ModelReport(model=str(path), ok=not problems, problems=problems, checks=checks, thinking=thinking, **facts)
     return report, chat
 
 
 def has_weights(path: str | Path) -> bool:
     """Returns whether a model's weights can be loaded: of a folder, whether it has any; else it has to be tried."""
-    found = Path(resolve_model(path))
+    try:
+        found = Path(resolve_model(path))
+    except ModelError:
+        return False
     return not found.is_dir() or any(found.glob("*.safetensors"))
 
 
@@ -147,8 +150,12 @@ def _turns(chat: ChatEncoder) -> Iterator[Turn]:
             continue
 
 
-def _encoder(chat: ChatEncoder, templates: str) -> JudgmentEncoder:
-    return JudgmentEncoder(load_templates(templates), chat)
+def _encoder(chat: ChatEncoder, path: str | Path, templates: str | None) -> JudgmentEncoder:
+    try:
+        known = templates or model_templates(path)
+    except ModelError:  # a tokenizer without a model
+        known = "general"
+    return JudgmentEncoder(load_templates(known), chat)
 
 
 def _labels(encoder: JudgmentEncoder, chat: ChatEncoder) -> dict[str, str]:
