@@ -233,11 +233,7 @@ class ChatEncoder:
             ids: as sampled.
             prompt: the ids before it, which may leave a thought open.
         """
-        core = self._end_core
-        ended = len(ids) >= len(core) and tuple(ids[len(ids) - len(core) :]) == core
-        body = list(ids[: len(ids) - len(core)] if ended else ids)
-        if not ended and body and body[-1] in self.stop_ids:
-            body.pop()
+        body, ended = self._without_end(ids)
         reading, start = self._split(self._raw(body), prompt) if self.thought_marks else (Reading(""), 0)
         if not reading.complete:
             return reading
@@ -245,12 +241,31 @@ class ChatEncoder:
             body = body[bisect_left(range(len(body)), start, key=lambda n: len(self._raw(body[:n]))) :]
         text = self.decode(body)
         text = text.removesuffix(self._end_text) if ended else text
-        return replace(reading, text=text.lstrip() if start else text)
+        return replace(reading, text=self._without_space(text, after_thought=start > 0))
 
     def read_text(self, text: str, prompt: Sequence[int]) -> Reading:
         """Returns :meth:`read` of a sample that is known as text alone."""
         reading, start = self._split(text, prompt) if self.thought_marks else (Reading(""), 0)
-        return replace(reading, text=text[start:].lstrip() if start else text) if reading.complete else reading
+        # The server's end tokens are gone from it, but not the words that stand between them.
+        text = text.removesuffix(self.decode(self.end_ids))
+        answer = self._without_space(text[start:], after_thought=start > 0)
+        return replace(reading, text=answer) if reading.complete else reading
+
+    def _without_end(self, ids: Sequence[int]) -> tuple[list[int], bool]:
+        """Returns a sample without what ends its turn, and whether it has any of that: all, or as far as it goes."""
+        core = self._end_core
+        for length in range(len(core), 0, -1):
+            if tuple(ids[len(ids) - length :]) == core[:length]:
+                return list(ids[: len(ids) - length]), True
+        body = list(ids)
+        if body and body[-1] in self.stop_ids:
+            # It may stop with another token where a part of its turn's end is already there.
+            return self._without_end(body[:-1])[0], False
+        return body, False
+
+    def _without_space(self, text: str, *, after_thought: bool) -> str:
+        """Returns an answer without the white space that the template puts before it."""
+        return text.lstrip() if after_thought else text.removeprefix(self.form.space)
 
     def _split(self, raw: str, prompt: Sequence[int]) -> tuple[Reading, int]:
         """Returns the thought of a sample's text, and where the answer begins."""
@@ -258,11 +273,12 @@ class ChatEncoder:
         opening, closing = self.thought_marks.open.strip(), self.thought_marks.close.strip()
         tail = self._thought_ids
         opened = bool(tail) and tuple(prompt[len(prompt) - len(tail) :]) == tail
-        if not opened and not raw.lstrip().startswith(opening):
+        indent = len(raw) - len(raw.lstrip())
+        if not opened and not raw.startswith(opening, indent):
             lead = self.form.lead.strip()
-            return Reading(""), len(lead) if lead and raw.startswith(lead) else 0
+            return Reading(""), indent + len(lead) if lead and raw.startswith(lead, indent) else 0
         thought, closed, _ = raw.partition(closing)
-        reading = Reading("", thought.strip().removeprefix(opening).strip(), complete=bool(closed))
+        reading = Reading("", thought.strip().removeprefix(opening).strip() or None, complete=bool(closed))
         return reading, len(thought) + len(closing)
 
     def _find_thought_ids(self) -> tuple[int, ...]:

@@ -89,7 +89,8 @@ def thought_marks(template: ChatTemplate, switch: Mapping[Thinking, Mapping[str,
         return ThoughtMarks(opening, close) if close.strip() else None
     for opening, closing in _KNOWN:
         if closing in template.source:
-            return ThoughtMarks(opening, f"\n{closing}\n\n" if f"{opening}\\n" in template.source else closing)
+            lines = any(opening + end in template.source for end in ("\\n", "\n"))
+            return ThoughtMarks(opening, f"\n{closing}\n\n" if lines else closing)
     return None
 
 
