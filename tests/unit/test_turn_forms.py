@@ -24,10 +24,11 @@ DIALOGUE = [
 ]
 
 
-def spelling(template: str, tokens: str = "", eos: str = "<eos>") -> PreTrainedTokenizerFast:
-    """Makes a tokenizer that spells bytes, but for the given tokens, ``<bos>`` and its end token."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+def spelling(template: str, tokens: str = "", eos: str = "<eos>", merges: str = "") -> PreTrainedTokenizerFast:
+    """Makes a tokenizer that spells bytes, but for the given tokens, ``<bos>``, its end token and pairs of letters."""
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *merges.split()]
+    vocab = {letter: i for i, letter in enumerate(letters)}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[(pair[0], pair[1]) for pair in merges.split()]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     # In the order in which they are given, each once.

@@ -8,9 +8,8 @@ they equal ``tokenizer.apply_chat_template(..., tokenize=True)`` (a test holds t
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfjudge.errors import DataError, ModelError, RowError
 from selfjudge.records import Message
-from selfjudge.templates.rendering import ChatTemplate, check_template, unused_mark
+from selfjudge.templates.reading import Reading, SampleReader
+from selfjudge.templates.rendering import ChatTemplate, check_template
 from selfjudge.templates.thinking import Thinking, switches, thought_marks
 from selfjudge.templates.tokens import StructuredTokenizer, is_marker, structure
 from selfjudge.templates.turn_form import find_form
@@ -48,15 +48,6 @@ class Turn:
 
     prompt: list[int]
     answer: list[int]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a sample says. ``reasoning``: its thought, if any. ``complete`` is False where the thought never ends."""
-
-    text: str
-    reasoning: str | None = None
-    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,19 +95,18 @@ class ChatEncoder:
                 "(on the command line: --thinking off)."
             )
         marks = self.thought_marks
-        around_turns = [self._probe(switch) for switch in self.switches.values()]
+        around_turns = [self._probe(switch) + self._probe(switch, answered=True) for switch in self.switches.values()]
         around_turns += [marks.open, marks.close] if marks else []
-        self.tokens = StructuredTokenizer(tokenizer, structure(tokenizer, "".join(around_turns)))
+        specials = structure(tokenizer, "".join(around_turns))
+        self.tokens = StructuredTokenizer(tokenizer, specials, self.template.source)
         pattern = self.tokens.pattern
         stops = [text for text, i in self.tokens.specials.items() if i in (self._eos, *eos_ids)]
         self.form = find_form(self.template, self.switches["off"], marks, pattern, stops, tokenizer.bos_token)
         self.end_ids = tuple(self.tokens.continued(self.form.end)) if self.form.end else (self._eos,)
-        self._end_text = pattern.split(self.form.end, maxsplit=1)[0]
-        self._end_core = self.end_ids[len(self.tokens.continued(self._end_text)) :]
         self.stops = self._find_stops(eos_ids)
         self.stop_ids = tuple(self.stops)
-        self.markers = self._turn_markers()
-        self._thought_ids = self._find_thought_ids()
+        thinks = self._prompt(_PROBE[1:2], self.tokens.mark(()), "on").rpartition(_PROBE[1].content)[2]
+        self._reader = SampleReader(self.tokens, self.form, marks, thinks, self.end_ids, self.stop_ids)
         self.markers = self._turn_markers()
 
     @property
@@ -180,7 +170,7 @@ class ChatEncoder:
 
     def answer_end_ids(self, text: str) -> list[int]:
         """Returns the ids of the rest of an answer, and of what ends its turn."""
-        mark = unused_mark([text])
+        mark = self.tokens.mark([text])
         rest = self.tokens.continued(self.tokens.shielded(text, mark), mark)
         return [*rest, *self.end_ids]
 
@@ -188,14 +178,17 @@ class ChatEncoder:
         """Returns each assistant turn of a dialogue as it would be generated, without a thought.
 
         Its prompt is what the chat template makes of the messages before it. Its answer is tokenized behind that
-        prompt, as the chat template would write it.
+        prompt, as the chat template would write it. What the assistant says before all else answers no prompt: it is
+        no turn.
 
         Raises:
             RowError: if the chat template refuses the messages.
         """
-        mark = unused_mark(message.content for message in messages)
-        places = [i for i, message in enumerate(messages) if message.role == "assistant"]
-        prompts = [self._prompt(messages[:i], mark, "off") for i in places]
+        mark = self.tokens.mark(message.content for message in messages)
+        asked = [i for i, message in enumerate(messages) if message.role == "assistant" and i]
+        rendered = [(i, self._prompt(messages[:i], mark, "off")) for i in asked]
+        places = [i for i, prompt in rendered if prompt]
+        prompts = [prompt for _, prompt in rendered if prompt]
         answers = [self.form.answer(self.tokens.shielded(messages[i].content, mark)) for i in places]
         wholes = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         ids = self.tokens.encode([(text, mark) for text in (*prompts, *wholes)])
@@ -233,64 +226,11 @@ class ChatEncoder:
             ids: as sampled.
             prompt: the ids before it, which may leave a thought open.
         """
-        body, ended = self._without_end(ids)
-        reading, start = self._split(self._raw(body), prompt) if self.thought_marks else (Reading(""), 0)
-        if not reading.complete:
-            return reading
-        if start:
-            body = body[bisect_left(range(len(body)), start, key=lambda n: len(self._raw(body[:n]))) :]
-        text = self.decode(body)
-        text = text.removesuffix(self._end_text) if ended else text
-        return replace(reading, text=self._without_space(text, after_thought=start > 0))
+        return self._reader.read(ids, prompt)
 
     def read_text(self, text: str, prompt: Sequence[int]) -> Reading:
         """Returns :meth:`read` of a sample that is known as text alone."""
-        reading, start = self._split(text, prompt) if self.thought_marks else (Reading(""), 0)
-        # The server's end tokens are gone from it, but not the words that stand between them.
-        text = text.removesuffix(self.decode(self.end_ids))
-        answer = self._without_space(text[start:], after_thought=start > 0)
-        return replace(reading, text=answer) if reading.complete else reading
-
-    def _without_end(self, ids: Sequence[int]) -> tuple[list[int], bool]:
-        """Returns a sample without what ends its turn, and whether it has any of that: all, or as far as it goes."""
-        core = self._end_core
-        for length in range(len(core), 0, -1):
-            if tuple(ids[len(ids) - length :]) == core[:length]:
-                return list(ids[: len(ids) - length]), True
-        body = list(ids)
-        if body and body[-1] in self.stop_ids:
-            # It may stop with another token where a part of its turn's end is already there.
-            return self._without_end(body[:-1])[0], False
-        return body, False
-
-    def _without_space(self, text: str, *, after_thought: bool) -> str:
-        """Returns an answer without the white space that the template puts before it."""
-        return text.lstrip() if after_thought else text.removeprefix(self.form.space)
-
-    def _split(self, raw: str, prompt: Sequence[int]) -> tuple[Reading, int]:
-        """Returns the thought of a sample's text, and where the answer begins."""
-        assert self.thought_marks is not None
-        opening, closing = self.thought_marks.open.strip(), self.thought_marks.close.strip()
-        tail = self._thought_ids
-        opened = bool(tail) and tuple(prompt[len(prompt) - len(tail) :]) == tail
-        indent = len(raw) - len(raw.lstrip())
-        if not opened and not raw.startswith(opening, indent):
-            lead = self.form.lead.strip()
-            return Reading(""), indent + len(lead) if lead and raw.startswith(lead, indent) else 0
-        thought, closed, _ = raw.partition(closing)
-        reading = Reading("", thought.strip().removeprefix(opening).strip() or None, complete=bool(closed))
-        return reading, len(thought) + len(closing)
-
-    def _find_thought_ids(self) -> tuple[int, ...]:
-        """Returns the ids with which a prompt leaves a thought open; none where the policy opens it itself."""
-        question, marks = _PROBE[1], self.thought_marks
-        if marks is None:
-            return ()
-        prompt = self._prompt([question], "\ue000", "on").partition(question.content)[2]
-        return tuple(self.tokens.continued(prompt[prompt.rfind(marks.open.strip()) :])) if marks.opens(prompt) else ()
-
-    def _raw(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+        return self._reader.read_text(text, prompt)
 
     @property
     def _eos(self) -> int:
@@ -307,7 +247,7 @@ class ChatEncoder:
         texts: list[tuple[str, str]] = []
         for messages, prefix, thinking in prompts:
             try:
-                mark = unused_mark(message.content for message in messages)
+                mark = self.tokens.mark(message.content for message in messages)
                 texts.append((self._prompt(messages, mark, thinking) + prefix, mark))
             except RowError as e:
                 e.place = len(texts)
@@ -328,11 +268,15 @@ class ChatEncoder:
                         (lines if 0 < i < len(rows) - 1 else inline)[row] = None
         return TurnMarkers(tuple(lines), tuple(inline))
 
-    def _probe(self, switch: Mapping[str, Any]) -> str:
-        """Returns a dialogue as the chat template renders it: as long a one as it takes."""
-        for messages in (_PROBE, _PROBE[1:4], _PROBE[1:2]):
+    def _probe(self, switch: Mapping[str, Any], *, answered: bool = False) -> str:
+        """Returns a dialogue as the chat template renders it: as long a one as it takes.
+
+        It ends with what an answer follows, or, ``answered``, with an answer.
+        """
+        dialogues = (_PROBE[:5], _PROBE[1:3]) if answered else (_PROBE, _PROBE[1:4], _PROBE[1:2])
+        for messages in dialogues:
             try:
-                return self.template.render(messages, generation_prompt=True, switch=switch)
+                return self.template.render(messages, generation_prompt=not answered, switch=switch)
             except RowError:
                 continue
         return ""

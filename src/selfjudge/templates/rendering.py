@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 # Private-use characters. The first that no message holds marks the cuts of a rendering.
 _MARKS = [chr(code) for code in range(0xE000, 0xE400)]
-_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_CLOCK = re.compile(r"\bstrftime_now\s*\(")
+_CLOCK_AT = re.compile(r"\bstrftime_now\s*\(\s*(['\"])(.*?)\1\s*\)")
+_FORMAT = re.compile(r"(['\"])([^'\"\n]*%[a-zA-Z][^'\"\n]*)\1")
 _SYSTEM = "What the system says."
 
 
@@ -32,7 +34,7 @@ class ChatTemplate:
         self.name, self.date = str(tokenizer.name_or_path), today
         self.source = str(tokenizer.get_chat_template())
         self.moves = "strftime_now" in self.source
-        self._fixed = _CLOCK.sub(lambda m: repr(today.strftime(m.group(2))), self.source)
+        self._fixed = _fixed(self.source, today) if self.moves else self.source
         self._knows_system = self._accepts_system()
 
     def render(
@@ -75,11 +77,16 @@ class ChatTemplate:
             raise RowError(f"the chat template of {self.name!r} refuses it: {' '.join(str(e).split())[:200]}") from e
 
     def _roles(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Moves a system text into the first user turn for chat templates that know no system role."""
-        if self._knows_system or len(messages) < 2 or messages[0].role != "system":
+        """Moves a system text into the first user turn for chat templates that know no system role.
+
+        Where none follows, it is a user turn of its own.
+        """
+        if self._knows_system or not messages or messages[0].role != "system":
             return messages
-        system, first, *rest = messages
-        return [Message(role=first.role, content=f"{system.content}\n\n{first.content}"), *rest]
+        system, *rest = messages
+        if not rest or rest[0].role != "user":
+            return [Message(role="user", content=system.content), *rest]
+        return [Message(role="user", content=f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
 
     def _accepts_system(self) -> bool:
         probe = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "u"}]
@@ -88,6 +95,17 @@ class ChatTemplate:
             return _SYSTEM in self.raw(probe, generation_prompt=False)
         except RowError:
             return False
+
+
+def _fixed(source: str, today: date) -> str:
+    """Returns a chat template that writes the given date for that of now."""
+    source = _CLOCK_AT.sub(lambda m: repr(today.strftime(m.group(2))), source)
+    if not _CLOCK.search(source):
+        return source
+    # The format is in a variable: it is one of those that the template names.
+    known = {found: today.strftime(found) for _, found in _FORMAT.findall(source)}
+    macro = f"{{%- macro date_of(format) %}}{{{{- ({known!r}).get(format) or strftime_now(format) }}}}{{%- endmacro %}}"
+    return macro + _CLOCK.sub("date_of(", source)
 
 
 def unused_mark(texts: Iterable[str]) -> str:
@@ -104,16 +122,19 @@ def unused_mark(texts: Iterable[str]) -> str:
 
 
 def cut(text: str, structure: re.Pattern[str], mark: str) -> str:
-    """Returns the text with a mark inside each string of ``structure``, so that none of them stays whole."""
+    """Returns the text with a mark inside each string of ``structure``, so that none of them stays whole.
+
+    A single character cannot be cut: it gets two marks before it and one behind it.
+    """
     pieces: list[str] = []
     start = 0
     match = structure.search(text)
     while match:
         # The search goes on from the cut: what follows it may be the beginning of another one.
         middle = match.start() + len(match.group()) // 2
-        if middle == start:  # a single character cannot be cut
+        if len(match.group()) == 1:
+            pieces += [text[start:middle], mark, mark, match.group(), mark]
             middle = match.end()
-            pieces.append(text[start:middle])
         else:
             pieces += [text[start:middle], mark]
         start = middle
@@ -128,6 +149,11 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one by "
             "--set model.chat_template=FILE.jinja, or =plain for the one that comes with this package (`judge`, "
             "`sample`, `serve` and `eval`: --chat-template)."
+        )
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has chat templates for {', '.join(tokenizer.chat_template)}, "
+            "and none of them is its default: give one by --set model.chat_template=FILE.jinja."
         )
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token: set eos_token.")

@@ -7,9 +7,10 @@ the chat template puts around turns without their being marked as special (``<ï½
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from selfjudge.errors import RowError
 from selfjudge.templates.rendering import cut, unused_mark
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ def structure(tokenizer: PreTrainedTokenizerBase, around_turns: str) -> dict[str
         tokenizer: of the model.
         around_turns: what the chat template writes around turns.
     """
-    specials = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    # A token may have a name and yet no place in the vocabulary.
+    specials = {text: i for text, i in named if text and i is not None}
     # Llama 3's headers, for one, are special tokens that have none of the names in `all_special_tokens`.
     added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
     for text, (i, special) in added.items():
-        if text and (special or (text in around_turns and is_marker(text))):
+        if text.strip() and (special or (text in around_turns and is_marker(text))):
             specials[text] = i
     return specials
 
@@ -47,23 +50,36 @@ class StructuredTokenizer:
     must not become a token has a mark inside.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, specials: dict[str, int]) -> None:
-        """Takes the strings that are structure and their ids, see :func:`structure`."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, specials: dict[str, int], template: str = "") -> None:
+        """Takes the strings that are structure and their ids, see :func:`structure`, and the chat template's source."""
         self.tokenizer, self.specials = tokenizer, specials
+        self._own_text = "".join([template, *specials])
         # A text may well hold what the tokenizer does not know.
         unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
         self.structural_ids = frozenset(specials.values()) - unknown
         self.pattern = re.compile("|".join(re.escape(t) for t in sorted(specials, key=len, reverse=True)))
         self._anchor = self._find_anchor()
+        self._spelled = {text: self._spell(text) for text in specials if len(text) == 1}
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of plain text: nothing added, nothing in it read as a special token."""
-        mark = unused_mark([text])
+        mark = self.mark([text])
         (ids,) = self.encode([(self.shielded(text, mark), mark)])
         return ids
 
+    def mark(self, texts: Iterable[str]) -> str:
+        """Returns a character that neither the texts hold nor the chat template. Raises RowError if there is none."""
+        return unused_mark([self._own_text, *texts])
+
     def shielded(self, text: str, mark: str) -> str:
-        """Returns a user's text with the mark inside each string that is structure."""
+        """Returns a user's text with the mark inside each string that is structure.
+
+        Raises:
+            RowError: if a token of a single character is in it that the tokenizer knows in no other way.
+        """
+        for character, ids in self._spelled.items():
+            if ids is None and character in text:
+                raise RowError(f"it holds {character!r}, which the tokenizer knows as a special token alone")
         return cut(text, self.pattern, mark)
 
     def encode(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
@@ -96,14 +112,29 @@ class StructuredTokenizer:
         distinct = list(dict.fromkeys(piece for row in pieces for piece in row if piece))
         known = {"": [], **dict(zip(distinct, self._tokenize(distinct), strict=True))}
         skip = 1 if self._anchor else 0
-        return [[*known[row[0]], *(i for piece in row[1:] for i in known[piece][skip:])] for row in pieces]
+        found = []
+        for row, anchored in zip(rows, pieces, strict=True):
+            ids = [*known[row[0]]]
+            for before, piece, key in zip(row, row[1:], anchored[1:], strict=False):
+                # Nothing between two marks: what follows them is a single character that is no token here.
+                spelled = None if before else self._spelled.get(piece)
+                ids += known[key][skip:] if spelled is None else spelled
+            found.append(ids)
+        return found
 
-    def continued(self, text: str, mark: str = "\ue000") -> list[int]:
+    def continued(self, text: str, mark: str = "") -> list[int]:
         """Returns the ids of a rendered text that goes on after another one: nothing is put before its first word."""
+        mark = mark or self.mark([text])
         (ids,) = self._encode_cut([(mark + text, mark)])
         return ids
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def _spell(self, character: str) -> list[int] | None:
+        """Returns the ids of a token's single character as those of a text, or None where there are none."""
+        before, both = self._tokenize(["x", f"x{character}"], split_special_tokens=True)
+        ids = both[len(before) :]
+        return ids if ids and both[: len(before)] == before and not {*ids} & {*self.specials.values()} else None
+
+    def _tokenize(self, texts: Sequence[str], **options: bool) -> list[list[int]]:
         """Returns the tokenizer's ids. It gets the texts together, to encode them in parallel."""
         found: list[list[int]] = []
         for start in range(0, len(texts), _AT_ONCE):
@@ -113,6 +144,7 @@ class StructuredTokenizer:
                 return_attention_mask=False,
                 return_token_type_ids=False,
                 verbose=False,
+                **options,
             )["input_ids"]
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -12,7 +12,8 @@ from selfjudge.errors import ModelError, RowError
 from selfjudge.templates.rendering import ChatTemplate
 from selfjudge.templates.thinking import ANSWER, NEXT, QUESTION, ThoughtMarks, between, first_mark, pieces, unlike
 
-_ROOM = "\t {} \t"
+# The white space that templates strip, if not all of it: with `strip()`, or `strip('\\n')`.
+_SPACES = " \t\n"
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,18 @@ class TurnForm:
     ``lead``: between the template's generation prompt and the answer (an empty think block, a channel's name); it
     belongs to prompts. ``space``: spaces before the answer; they belong to it, as tokens begin with them. ``end``: what
     follows the answer, up to the token that ends the turn; empty where the tokenizer's end token has to be added.
-    ``strips``: whether the template strips an answer's white space on the left and on the right.
+    ``strips``: the characters that the template strips off an answer's left and right; None for all white space.
     """
 
     lead: str
     space: str
     end: str
-    strips: tuple[bool, bool]
+    strips: tuple[str | None, str | None]
 
     def answer(self, text: str) -> str:
         """Returns an answer as it stands in a rendered dialogue, with what ends its turn."""
         left, right = self.strips
-        text = text.lstrip() if left else text
-        return self.space + (text.rstrip() if right else text) + self.end
+        return self.space + text.lstrip(left).rstrip(right) + self.end
 
 
 def find_form(
@@ -63,9 +63,7 @@ def find_form(
     try:
         before = template.raw([question], generation_prompt=True, switch=off)
         last = template.raw(answered, generation_prompt=False, switch=off)
-        spaced = template.raw(
-            [question, {"role": "assistant", "content": _ROOM.format(ANSWER)}], generation_prompt=False, switch=off
-        )
+        strips = _strips(template, question, off)
     except RowError as e:
         raise ModelError(
             f"The chat template of {template.name!r} cannot render a question and its answer ({e}): set "
@@ -77,15 +75,29 @@ def find_form(
                 f"The chat template of {template.name!r} leaves out what the {what} says: set model.chat_template to "
                 "a Jinja file of one that does not."
             )
-    lead = _lead(before[before.rfind(QUESTION) + len(QUESTION) :], between(last, QUESTION, ANSWER), marks)
+    header = between(last, QUESTION, ANSWER)
+    lead = _lead(before[before.rfind(QUESTION) + len(QUESTION) :], header, marks)
+    final = last[last.rfind(ANSWER) + len(ANSWER) :]
     kept = lead.rstrip(" ")
-    left, right = _ROOM.split("{}")
     return TurnForm(
         kept,
         lead[len(kept) :],
-        _end(last, _continued(template, answered, off), before, structure, stops, bos),
-        (left + ANSWER not in spaced, ANSWER + right not in spaced),
+        _end(final, header, _continued(template, answered, off), _beginnings(before, structure), structure, stops, bos),
+        strips,
     )
+
+
+def _strips(
+    template: ChatTemplate, question: Mapping[str, str], off: Mapping[str, Any]
+) -> tuple[str | None, str | None]:
+    """Returns the characters that the template strips off an answer, see :class:`TurnForm`."""
+    left, right = "", ""
+    for space in _SPACES:
+        chat = [question, {"role": "assistant", "content": f"{space * 3}{ANSWER}{space * 3}"}]
+        spaced = template.raw(chat, generation_prompt=False, switch=off)
+        left += "" if space * 3 + ANSWER in spaced else space
+        right += "" if ANSWER + space * 3 in spaced else space
+    return (None if left == _SPACES else left), (None if right == _SPACES else right)
 
 
 def _lead(prompt: str, header: str, marks: ThoughtMarks | None) -> str:
@@ -122,15 +134,28 @@ def _continued(template: ChatTemplate, answered: list[dict[str, str]], off: Mapp
 
 
 def _end(
-    last: str, continued: str, before: str, structure: re.Pattern[str], stops: Sequence[str], bos: str | None
+    final: str,
+    header: str,
+    continued: str,
+    beginnings: Container[str],
+    structure: re.Pattern[str],
+    stops: Sequence[str],
+    bos: str | None,
 ) -> str:
     """Returns what ends a turn.
 
     What follows the last answer and an answer in the middle alike; else what follows the last one; else what follows
     one in the middle. It ends with a token of the structure, and before whatever begins another turn.
+
+    Args:
+        final: what follows the last answer of a dialogue.
+        header: what stands between a question and an answer.
+        continued: what stands between an answer and another question.
+        beginnings: tokens that begin turns.
+        structure: finds the tokens that give chats their structure.
+        stops: tokens that end a sample anyway.
+        bos: the token that begins a text.
     """
-    final = last[last.rfind(ANSWER) + len(ANSWER) :]
-    beginnings = _beginnings(before, structure)
 
     def through(text: str, length: int) -> str:
         end = 0
@@ -144,11 +169,12 @@ def _end(
         return text[:end]
 
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(final, continued, strict=False)))
-    found = through(final, alike) or through(final, len(final))
-    if found:
+    found = through(final, alike)
+    # Where the same follows a question, it is the prompt of an answer, which some templates write at any end.
+    if found or (final != header and (found := through(final, len(final)))):
         return found
     # Some leave the end of the last turn open, and some begin the next turn with the token that ends this one (GLM).
-    for text in (final, continued):
+    for text in (continued, final):
         match = structure.match(text.lstrip())
         if match and (match.group() != bos or match.group() in stops):
             return text[: len(text) - len(text.lstrip()) + match.end()]
