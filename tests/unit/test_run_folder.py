@@ -143,6 +143,20 @@ def test_what_was_begun_of_the_result_goes(tmp_path: Path, recipe: Recipe) -> No
     assert [*run.checkpoints.iterdir()] == [kept]
 
 
+def test_a_run_from_before_a_setting_came_to_the_schema_is_resumed(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe()
+    RunFolder.open(tmp_path / "run", "train", recipe)
+    written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    del written["model"]["thinking"], written["self_training"]["keep_lora_dropout"]
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(written))
+    assert RunFolder.open(tmp_path / "run", "train", recipe, resume=True).info["status"] == "running"
+    recipe.self_training.keep_lora_dropout = True
+    with pytest.raises(RunError, match=r"other settings of self_training\.keep_lora_dropout"):
+        RunFolder.open(tmp_path / "run", "train", recipe, resume=True)
+
+
 @pytest.mark.parametrize("broken", ["run.json", "recipe.yaml"])
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("{[")])
 def test_a_damaged_folder_is_no_run(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
 from selfjudge.data.io import atomic_writer, write_json
 from selfjudge.errors import RunError
@@ -105,7 +106,7 @@ class RunFolder:
             raise RunError(f"{path} holds a {info.get('stage')} run, not a {stage} run: choose another --output-dir.")
         if info.get("status") == "finished":
             raise RunError(f"The run in {path} is finished: there is nothing to resume.")
-        changed = [d for d in _differences(before, recipe.model_dump(mode="json")) if d not in _FREE]
+        changed = [d for d in _differences(_with_defaults(before), recipe.model_dump(mode="json")) if d not in _FREE]
         if changed:
             raise RunError(
                 f"The run in {path} was started with other settings of {', '.join(changed)}: "
@@ -196,6 +197,14 @@ def _hardly_begun(path: Path, recipe: Recipe) -> bool:
     written = path / "recipe.yaml"
     others = [p for p in path.iterdir() if p != written and not p.match(".*.tmp")]
     return not others and (not written.exists() or written.read_bytes() == dump_recipe(recipe).encode())
+
+
+def _with_defaults(recipe: Any) -> Any:
+    """Returns a recipe as it was written, with the settings that came to the schema since at their defaults."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _differences(before: Any, now: Any, at: str = "") -> list[str]:
