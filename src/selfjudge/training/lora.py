@@ -3,24 +3,97 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections import defaultdict
 
 import torch
 from peft import PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import LoraSection
 from selfjudge.training.arguments import lora_config
 
+_ALL = "all-linear"
+_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+_NOT_OF_MAMBA = {"conv1d", "out_proj"}
+"""peft refuses adapters on these modules of these models, whose kernels read their weights past the adapter."""
+
+_logger = logging.getLogger(__name__)
+
 
 def put_adapter(model: PreTrainedModel, lora: LoraSection) -> PeftModel:
     """Returns the model with a fresh adapter, which changes ``model`` itself.
 
+    ``all-linear`` leaves out the modules of :func:`unfit_modules`.
+
     Raises:
         RecipeError: where peft refuses: the modules are not there, or do not take this adapter.
     """
+    return _with_adapter(model, lora, unfit_modules(model) if lora.target_modules == _ALL else {})
+
+
+def check_lora(model: PreTrainedModel, lora: LoraSection | None) -> None:
+    """Tries an adapter on a model of the same config without weights; ``model`` stays as it is.
+
+    Raises:
+        RecipeError: as :func:`put_adapter`; for modules that it names and that are of :func:`unfit_modules`.
+    """
+    if lora is None:
+        return
+    unfit = unfit_modules(model)
+    asked = unfit if lora.target_modules == _ALL else {}
+    with torch.random.fork_rng(), torch.device("meta"):
+        adapted = _with_adapter(type(model)(copy.deepcopy(model.config)), lora, asked)
+    for name, module in adapted.get_base_model().named_modules():
+        if isinstance(module, BaseTunerLayer) and name in unfit:
+            raise RecipeError(
+                f"lora.target_modules: {name} of {type(model).__name__} takes no adapter ({unfit[name]}): leave it "
+                f"out, or set target_modules to {_ALL}, which does."
+            )
+    if asked:
+        names = ", ".join(sorted({name.rpartition(".")[2] for name in asked}))
+        _logger.warning("LoRA on all linear layers leaves out %s (%s).", names, "; ".join(sorted(set(asked.values()))))
+
+
+def unfit_modules(model: PreTrainedModel) -> dict[str, str]:
+    """Returns the linear modules that take no adapter, by name, each with the reason.
+
+    They are those that do not give what a linear layer gives, those that share their weight with another one (an
+    adapter on each could not be merged), and those that peft refuses. The output head, which may share its weight with
+    the embeddings, is none of them.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    sharing: dict[int, int] = defaultdict(int)
+    for module in linear.values():
+        sharing[id(module.weight)] += 1
+    found: dict[str, str] = {}
+    for name, module in linear.items():
+        if not _gives_a_tensor(module):
+            found[name] = "it gives more than a linear layer does"
+        elif sharing[id(module.weight)] > 1:
+            found[name] = "its weight is that of several layers"
+        elif model.config.model_type in _MAMBA and name.rpartition(".")[2] in _NOT_OF_MAMBA:
+            found[name] = "peft puts none on it in a Mamba layer"
+    return found
+
+
+def _gives_a_tensor(module: nn.Linear) -> bool:
+    """Whether a linear layer, which may be of a class of its own (a router), gives one tensor, as its adapter does."""
+    if type(module).forward is nn.Linear.forward:
+        return True
+    with torch.no_grad():
+        return isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
+
+
+def _with_adapter(model: PreTrainedModel, lora: LoraSection, left_out: dict[str, str]) -> PeftModel:
+    config = lora_config(lora)
+    if left_out:
+        config.exclude_modules = list(left_out)
     try:
-        return get_peft_model(model, lora_config(lora))  # type: ignore[return-value]
+        return get_peft_model(model, config)  # type: ignore[return-value]
     except ValueError as e:
         name, reason = type(model).__name__, " ".join(str(e).split())[:300]
         if lora.dropout and "ParamWrapper" in reason and "dropout" in reason:
@@ -29,14 +102,3 @@ def put_adapter(model: PreTrainedModel, lora: LoraSection) -> PeftModel:
                 "dropout: set lora.dropout=0, or name lora.target_modules without them (such as q_proj, v_proj)."
             ) from e
         raise RecipeError(f"lora.target_modules: {reason}") from e
-
-
-def check_lora(model: PreTrainedModel, lora: LoraSection | None) -> None:
-    """Tries an adapter on a model of the same config without weights; ``model`` stays as it is.
-
-    Raises:
-        RecipeError: as :func:`put_adapter`.
-    """
-    if lora is not None:
-        with torch.random.fork_rng(), torch.device("meta"):
-            put_adapter(type(model)(copy.deepcopy(model.config)), lora)
