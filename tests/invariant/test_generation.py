@@ -11,6 +11,7 @@ import pytest
 
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import load_model
+from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.arguments import training_arguments
 from selfjudge.training.assembly import self_judge_trainer
@@ -39,6 +40,7 @@ def test_a_cache_also_with_activation_checkpointing(
     training = {"max_steps": 3, name: True, "save_strategy": "no"}
     recipe = tiny_recipe(24, self_training={"lora": lora, "training": training})
     loaded = load_model(recipe.model.path, dtype="float32")
+    sampling_way(loaded.model)  # as the stage does before it makes a run folder
     args = training_arguments("self_training", recipe.self_training.training, tmp_path / "c", 0)
     prompts, _ = rollout_prompts(recipe, prepare_data(recipe.data, 0), loaded)
     trainer = self_judge_trainer(recipe, loaded, args, prompts, RunFolder.open(tmp_path / "r", "train", recipe))
