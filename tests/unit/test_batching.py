@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfjudge.engines.batching import token_budget_batches, total_budget_batches
+from selfjudge.engines.batching import same_length_batches, token_budget_batches, total_budget_batches
 
 
 def test_by_hand() -> None:
@@ -16,6 +16,12 @@ def test_by_hand() -> None:
     assert token_budget_batches([4, 9, 2, 3, 4], budget=12, max_rows=2) == [[1], [0, 4], [3, 2]]
     assert token_budget_batches([5, 20], budget=10) == [[1], [0]]  # longer than the budget: alone
     assert token_budget_batches([], budget=10) == []
+
+
+def test_equal_lengths_by_hand() -> None:
+    assert same_length_batches([4, 9, 4, 3, 9, 4], budget=12) == [[1], [4], [0, 2, 5], [3]]
+    assert same_length_batches([4, 9, 4, 3, 9, 4], budget=100, max_rows=2) == [[1, 4], [0, 2], [5], [3]]
+    assert same_length_batches([], budget=10) == []
 
 
 def test_a_busy_batch_is_not_padded_for_much_shorter_rows() -> None:
