@@ -78,6 +78,7 @@ _DYNAMIC: dict[str, Any] = {
 }
 
 FAMILIES: dict[str, dict[str, Any]] = {
+    "apertus": {},
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
     "bloom": {"n_head": 4, "n_layer": 4},
     "cohere2": {**_WINDOW, "logit_scale": 1.0},
@@ -94,8 +95,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 16,
         "vocab_size_per_layer_input": 96,
     },
+    "glm4_moe": _EXPERTS,
     "gpt2": _GPT,
     "gpt_oss": {**_EXPERTS, **_WINDOW},
+    "granite": {},
     "granitemoehybrid": {
         **_EXPERTS,
         **_MAMBA,
@@ -131,9 +134,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "chunk_size": 16,
         "hybrid_override_pattern": "M*M-",
     },
+    "olmo2": {},
     "olmo_hybrid": _DELTA,
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 64},
     "phi3 (longrope)": _LONGROPE,
+    "qwen2": {},
     "qwen3": {},
     "qwen3_5_text": _DELTA,
     "qwen3_moe": _EXPERTS,
@@ -145,6 +150,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "conv1d_width": 4,
     },
     "rwkv": {"attention_hidden_size": 64, "context_length": 512},
+    "seed_oss": {},
+    "smollm3": {},
     "zamba2": {
         "mamba_d_state": 8,
         "mamba_headdim": 16,

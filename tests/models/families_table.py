@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 RESULTS = "docs/results/models.json"
@@ -10,10 +11,17 @@ RESULTS = "docs/results/models.json"
 MODELS = {
     "llama": "Llama 2 and 3, SmolLM 2, Yi, Vicuna, DeepSeek LLM, R1-Distill-Llama",
     "llama (dynamic rope)": "Llama with dynamic NTK",
-    "qwen3": "Qwen3 (and Qwen2.5 alike)",
+    "qwen2": "Qwen2, Qwen2.5, R1-Distill-Qwen",
+    "qwen3": "Qwen3",
     "qwen3_moe": "Qwen3 MoE",
     "qwen3_5_text": "Qwen3.5",
     "qwen3_next": "Qwen3-Next",
+    "smollm3": "SmolLM3",
+    "olmo2": "OLMo 2",
+    "granite": "Granite 3",
+    "glm4_moe": "GLM-4.5 to 4.7",
+    "seed_oss": "Seed-OSS",
+    "apertus": "Apertus",
     "mistral": "Mistral",
     "mixtral": "Mixtral",
     "gemma2": "Gemma 2",
@@ -46,6 +54,8 @@ MODELS = {
     "mpt": "MPT",
     "falcon": "Falcon",
 }
+# Without the numbers, which are those of tiny models.
+_NUMBERS = re.compile(r"\b\d+ (?=[a-z])| of \d+ tokens( in \d+ of \d+ layers)?")
 _MARK = {True: "yes", False: "no", None: "not looked up"}
 
 
@@ -57,7 +67,7 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
         row = found[name]
         policy = row["policy"] if isinstance(row["policy"], str) else _MARK[row["policy"]]
         rows.append(
-            [models, f"`{row['architecture']}`", row["cache"], policy, *(_MARK[row[key]] for key in
+            [models, f"`{row['architecture']}`", _NUMBERS.sub("", row["cache"]), policy, *(_MARK[row[key]] for key in
              ("judge", "prefix_sharing", "recorded_sampling", "vllm"))]
         )  # fmt: skip
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

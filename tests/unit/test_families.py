@@ -22,8 +22,22 @@ NEW = 12
 LABELS = (5, 6)
 OTHER_WAYS = {"minimax": SAME_LENGTH, "recurrent_gemma": UNCACHED, "rwkv": UNCACHED}
 SHARE = {
-    *("deepseek_v3", "gpt2", "llama", "llama (dynamic rope)", "mixtral", "opt", "phi3 (longrope)", "qwen3"),
+    "apertus",
+    "deepseek_v3",
+    "glm4_moe",
+    "gpt2",
+    "granite",
+    "llama",
+    "llama (dynamic rope)",
+    "mixtral",
+    "olmo2",
+    "opt",
+    "phi3 (longrope)",
+    "qwen2",
+    "qwen3",
     "qwen3_moe",
+    "seed_oss",
+    "smollm3",
 }
 
 

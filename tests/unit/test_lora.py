@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from families import FAMILIES, tiny_model
 from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
@@ -14,10 +15,10 @@ from selfjudge.engines import sampling_way as module
 from selfjudge.errors import ModelError, RecipeError
 from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.training.jsft import run_jsft
-from selfjudge.training.lora import check_lora, put_adapter
+from selfjudge.training.lora import check_lora, put_adapter, unfit_modules
 from selfjudge.training.self_training import run_self_training
 
-PACKED_EXPERTS = {"deepseek_v3", "minimax", "mixtral", "qwen3_moe", "qwen3_next"}
+PACKED_EXPERTS = {"deepseek_v3", "glm4_moe", "minimax", "mixtral", "qwen3_moe", "qwen3_next"}
 STATE_SPACES = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 
 
@@ -35,8 +36,6 @@ def test_what_the_check_says_is_what_happens(family: str) -> None:
     lora = LoraSection(dropout=0.1)
     if family in PACKED_EXPERTS:
         sentence = "set lora.dropout=0, or name lora.target_modules without them"
-    elif family in STATE_SPACES:
-        sentence = "lora.target_modules: .* incompatible with Mamba-based models"
     else:
         check_lora(model, lora)
         assert not any("lora" in name for name, _ in model.named_modules())
@@ -50,12 +49,54 @@ def test_what_the_check_says_is_what_happens(family: str) -> None:
         check_lora(model, LoraSection(dropout=0))
 
 
+@pytest.mark.parametrize("family", sorted(STATE_SPACES))
+def test_mamba_layers_get_adapters_but_on_what_peft_refuses(family: str) -> None:
+    model = tiny_model(family)
+    with pytest.raises(RecipeError, match="Module 'out_proj' is incompatible with Mamba-based models"):
+        check_lora(model, LoraSection(target_modules=["in_proj", "out_proj"]))
+    adapted = put_adapter(model, LoraSection(dropout=0))
+    names = {
+        name.rpartition(".lora_A")[0].rpartition(".")[2] for name, _ in adapted.named_parameters() if "lora_A" in name
+    }
+    assert "in_proj" in names
+    assert "out_proj" not in names
+
+
+def test_layers_that_share_a_weight_take_no_adapter(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model("zamba2")
+    unfit = unfit_modules(model)
+    assert {name.split(".")[2] for name in unfit} == {"1", "3"}
+    assert all(".shared_transformer." in name for name in unfit)
+    with pytest.raises(RecipeError, match=r"shared_transformer.* takes no adapter \(its weight is that of several"):
+        check_lora(model, LoraSection(target_modules=["q_proj"]))
+    check_lora(model, LoraSection())
+    assert "LoRA on all linear layers leaves out" in caplog.text
+    trained = {name for name, weight in put_adapter(model, LoraSection()).named_parameters() if weight.requires_grad}
+    assert trained
+    assert not any("shared_transformer.self_attn" in name for name in trained)
+
+
+def test_a_router_that_gives_two_tensors_takes_no_adapter() -> None:
+    model = tiny_model("llama4_text")
+    assert {name.rpartition(".")[2] for name in unfit_modules(model)} == {"router"}
+    with pytest.raises(
+        RecipeError, match=r"router of Llama4ForCausalLM takes no adapter \(it gives more than a linear"
+    ):
+        check_lora(model, LoraSection(target_modules=["router"]))
+    put_adapter(model, LoraSection())(input_ids=torch.tensor([[1, 2, 3]]))
+
+
+def test_a_linear_layer_of_a_class_of_its_own_takes_one() -> None:
+    assert unfit_modules(tiny_model("falcon")) == {}
+
+
 @pytest.mark.parametrize("run", [run_jsft, run_self_training])
 def test_the_run_folder_is_not_made(
     tiny_recipe: Callable[..., Recipe], mixtral: Path, tmp_path: Path, run: Callable[..., object]
 ) -> None:
     recipe = tiny_recipe(
-        jsft={"lora": {"dropout": 0.1}}, self_training={"start": str(mixtral), "lora": {"dropout": 0.1}}
+        jsft={"lora": {"dropout": 0.1}},
+        self_training={"start": str(mixtral), "lora": {"dropout": 0.1}, "keep_lora_dropout": True},
     )
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": str(mixtral)})})
     with pytest.raises(RecipeError, match=r"lora.dropout=0.1: the experts of MixtralForCausalLM are one weight"):
