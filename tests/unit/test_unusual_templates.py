@@ -16,8 +16,9 @@ from selfjudge.templates.chat import ChatEncoder, Reading
 ANSWERS = [
     "", " ", "\n", "  Hi \n", "\n\nHi\n\n", "a<|im_end|>", "<|im_end|>", "<eos>", "</s>", "a</think>b", "<think>",
     "</think>", "\ue000", "\ue000<|im_end|>\ue001", "[/INST] <eos><bos>[INST] x [/INST]", "<|user|>",
-    "<|/turn|><|turn|><|bot|>", "<|close|>response<|sep|>", "<|channel|>final<|message|>", "[FINAL RESPONSE]", "\n<|end|>", "### User:", "x" * 9000,
-    "🙂 你好 e\u0301 \u200b", "\r\n", "{{ 1 }}{% raw %}", "<think>\n\n</think>\n\n", "<|im_start|>assistant\n", "\x00",
+    "<|/turn|><|turn|><|bot|>", "<|close|>response<|sep|>", "<|channel|>final<|message|>", "[FINAL RESPONSE]",
+    "\n<|end|>", "### User:", "x" * 9000, "🙂 你好 e\u0301 \u200b", "\r\n", "{{ 1 }}{% raw %}",
+    "<think>\n\n</think>\n\n", "<|im_start|>assistant\n", "\x00",
 ]  # fmt: skip
 
 
