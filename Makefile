@@ -8,12 +8,12 @@ MIN_BIN := .venv-min/bin
 MIN_PIP := $(MIN_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-min.txt
 # Two processes of one thread each; a file's tests stay together, as they share what is slow to make.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/models
 STUDY_DIR ?= runs/world-study
 FUZZ_SECONDS ?= 600
 DEMO_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo study test test-all test-long test-min test-vllm fuzz mutants quick reference docs clean
+.PHONY: demo study test test-all test-long test-min test-models test-vllm fuzz mutants quick reference docs clean
 
 demo: .venv/installed  ## the whole method in minutes on a laptop CPU
 	$(BIN)/selfjudge demo --output-dir $(DEMO_DIR)
@@ -37,7 +37,7 @@ test-long: .venv/installed-test  ## what takes too long for every change: kill -
 # Left out are tests of what is no matter of versions: the processor time of --help, and what the heap is at a server's start.
 test-min: .venv-min/installed  ## the quick tests with the oldest dependencies that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(MIN_BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow and not long" \
-		--ignore tests/web --ignore tests/unit/test_documentation.py \
+		--ignore tests/web --ignore tests/models --ignore tests/unit/test_documentation.py \
 		-k "not help_is_quick and not help_answers and not garbage_collector" tests
 
 fuzz: .venv/installed-test  ## every reader of foreign input for FUZZ_SECONDS each; the HH parser by atheris as well
@@ -45,6 +45,11 @@ fuzz: .venv/installed-test  ## every reader of foreign input for FUZZ_SECONDS ea
 	@$(PIP) atheris || echo "atheris has no build for this machine: left out"
 	@! $(BIN)/python -c "import atheris" 2> /dev/null \
 		|| $(BIN)/python tests/fuzz/fuzz_hh.py -max_total_time=$(FUZZ_SECONDS)
+
+# TEMPLATES=FOLDER has *.jinja files, itself or in FOLDER/templates, and *.gguf vocabularies; TABLE=FILE.md or .json is written.
+test-models: .venv/installed-test  ## chat templates and vocabularies of real models, which are not in this repository
+	SELFJUDGE_TEMPLATES=$(abspath $(TEMPLATES)) SELFJUDGE_TEMPLATES_TABLE=$(abspath $(TABLE)) \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_BIN)/python -m pytest tests/engine
