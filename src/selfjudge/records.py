@@ -90,9 +90,8 @@ class Completion(Record):
 
     @property
     def answer(self) -> str | None:
-        """The text; None where the thought took all the room, so that there is no answer to judge."""
-        unanswered = self.reasoning_content is not None and self.finish_reason == "length" and not self.text.strip()
-        return None if unanswered else self.text
+        """The text; None where the sample was cut off before it, as within a thought: there is no answer to judge."""
+        return None if self.finish_reason == "length" and not self.text.strip() else self.text
 
 
 class LabelProbabilities(Record):

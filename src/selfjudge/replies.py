@@ -24,8 +24,8 @@ class Tournament(BaseModel):
 
     ``complete`` is False where judging failed midway; ``failure`` then says so, and the answer is only the best placed
     of the matches that were played. ``placing`` has the places of all ``candidates``, the best first. ``order`` is the
-    seeded draw, ``byes`` are (round, candidate). A candidate that is not in ``order`` took no part, as its
-    thought took all the room and left none for an answer.
+    seeded draw, ``byes`` are (round, candidate). A candidate that is not in ``order`` took no part, as it
+    was cut off before its answer began.
     """
 
     complete: bool

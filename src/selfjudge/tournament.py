@@ -146,8 +146,8 @@ def play(
     Args:
         judge: the judge.
         prompts: the prompts.
-        candidates: at least one response for each prompt. One that is None, as its thought took all the room, has no
-            answer: it takes no part. Where none has one, the first stands for all.
+        candidates: at least one response for each prompt. One that is None has no answer, as its thought did not
+            end: it takes no part. Where none has one, the first stands for all.
         seed: draws the brackets; prompt i uses ``seed + i``.
         progress: called with the number of judgment prompts just finished; there are
             2 x principles x (candidates with an answer - 1) for each prompt.

@@ -78,6 +78,5 @@ def test_a_study_samples_its_cells_as_the_recipe_says(tiny_recipe: Callable[...,
         asked = [engine.chat.prompt_ids(p.prompt) for p in prompts_of(recipe.study, cell)]
         drawn = engine.sample(asked, sampling(recipe, cell, n=2))
         assert texts[thinking] == [row[i].text for i in (0, 1) for row in drawn]
-        thoughts = [sample.reasoning_content is not None for row in drawn for sample in row]
-        assert set(thoughts) == {thinking == "on"}
+        assert any(sample.reasoning_content for row in drawn for sample in row) == (thinking == "on")
     assert "" in texts["on"]

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -269,6 +270,25 @@ def test_the_only_answer_wins_and_without_any_the_first_stands_for_all(judge: Ju
             (bracket,) = play(judge, [PROMPT], [candidates], seed)
             assert (bracket.winner, bracket.order, bracket.matches) == (winner, (winner,), ())
     assert engine.batches == []
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "thought", "answer"),
+    [
+        ("", "length", "hm", None),
+        ("", "length", None, None),  # as where the first token of the thought ended the sample
+        (" \n", "length", "hm", None),
+        ("fo", "length", "hm", "fo"),  # cut off within the answer
+        ("", "stop", "hm", ""),  # an answer, though an empty one
+        ("fox", "stop", None, "fox"),
+    ],
+)
+def test_what_is_cut_off_before_its_answer_has_none(
+    text: str, finish_reason: Literal["stop", "length"], thought: str | None, answer: str | None
+) -> None:
+    completion = Completion(ids=(1,), text=text, finish_reason=finish_reason, reasoning_content=thought)
+    assert completion.answer == answer
+    assert "answer" not in completion.model_dump()
 
 
 def test_self_rejection_judges_what_follows_the_thoughts(judge: Judge, world_chat: ChatEncoder) -> None:

@@ -19,7 +19,7 @@ from selfjudge.templates.chat import ChatEncoder
 
 SETTINGS = ServeSettings(n=4, max_new_tokens=8)
 RIVAL, JUDGE = "another", "the base"
-NO_ANSWER = "(no answer: the thought took all the tokens)"
+NO_ANSWER = "(no answer: cut off before it began)"
 
 
 @pytest.fixture

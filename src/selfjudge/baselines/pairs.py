@@ -60,6 +60,8 @@ def token_pairs(
         else:
             dropped.append(DroppedRow("pair", record.id, f"longer than {max_length} tokens"))
     if not fitting:
-        reasons = ", ".join(sorted({row.reason for row in dropped}))
-        raise DataError(f"No pair is left ({reasons}): raise data.max_length or check data.sources.")
+        too_long = f"longer than {max_length} tokens"
+        reasons = sorted({row.reason for row in dropped})
+        why = f"all are {too_long}" if reasons == [too_long] else ", ".join(reasons)
+        raise DataError(f"No pair is left: {why}: raise data.max_length or check data.sources.")
     return fitting, dropped

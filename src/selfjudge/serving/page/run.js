@@ -3,7 +3,7 @@
 import { BracketView } from "./bracket.js";
 import { count, element } from "./dom.js";
 
-const NO_ANSWER = "(no answer: the thought took all the tokens)";
+const NO_ANSWER = "(no answer: cut off before it began)";
 
 /** Draws into an element as it is told what happens; `tell` is given how far it is, `level` is that of its headings. */
 export class RunView {
