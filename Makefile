@@ -46,9 +46,11 @@ fuzz: .venv/installed-test  ## every reader of foreign input for FUZZ_SECONDS ea
 	@! $(BIN)/python -c "import atheris" 2> /dev/null \
 		|| $(BIN)/python tests/fuzz/fuzz_hh.py -max_total_time=$(FUZZ_SECONDS)
 
-# TEMPLATES=FOLDER has *.jinja files, itself or in FOLDER/templates, and *.gguf vocabularies; TABLE=FILE.md or .json is written.
-test-models: .venv/installed-test  ## chat templates and vocabularies of real models, which are not in this repository
+# TEMPLATES=FOLDER has chat templates (*.jinja, also in FOLDER/templates) and vocabularies (*.gguf). TABLE=FILE.md or .json
+# keeps what came of each template, FAMILIES=FILE.json of each family. What vLLM has is looked up where .venv-vllm is there.
+test-models: .venv/installed-test  ## every family of models, and a folder of chat templates and vocabularies
 	SELFJUDGE_TEMPLATES=$(abspath $(TEMPLATES)) SELFJUDGE_TEMPLATES_TABLE=$(abspath $(TABLE)) \
+		SELFJUDGE_MODELS_OUT=$(abspath $(FAMILIES)) SELFJUDGE_VLLM_PYTHON=$(abspath $(VLLM_BIN)/python) \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on a CPU, in an environment of its own

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from families import FAMILIES
+from models.families_table import MODELS, markdown
+
 from selfjudge.recipes.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +126,10 @@ def test_the_studys_sentences_have_the_figures_of_its_raw_file() -> None:
 def points(difference: dict[str, float], digits: int = 1) -> str:
     """The size of a difference of shares in points."""
     return f"{abs(100 * difference['value']):.{digits}f}"
+
+
+def test_the_families_of_models() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    found = raw("models")
+    assert markdown(found) in page
+    assert found.keys() == MODELS.keys() == FAMILIES.keys()

@@ -66,8 +66,8 @@ def find_form(
         strips = _strips(template, question, off)
     except RowError as e:
         raise ModelError(
-            f"The chat template of {template.name!r} cannot render a question and its answer ({e}): set "
-            "model.chat_template to a Jinja file of one that does."
+            f"The chat template of {template.name!r} cannot render a question and its answer "
+            f"({' '.join(str(e.__cause__).split())[:200]}): set model.chat_template to a Jinja file of one that can."
         ) from e
     for what, text, rendered in (("user", QUESTION, before), ("assistant", ANSWER, last)):
         if text not in rendered:
