@@ -45,26 +45,37 @@ def findings(chat: ChatEncoder) -> list[Finding]:
 
 
 def _checks(chat: ChatEncoder, turns: list[Turn]) -> list[Finding]:
-    answers = [message.content for message in DIALOGUE if message.role == "assistant"]
+    answers = [message.content for message in DIALOGUE if message.role == "assistant"][: len(turns)]
     return [_trained(chat, turns, answers), _read_back(chat, turns, answers), _own_ids(chat, turns)]
 
 
 def _trained(chat: ChatEncoder, turns: list[Turn], answers: list[str]) -> Finding:
     texts = [_text(chat, turn.answer) for turn in turns]
     end = chat.form.end or chat.tokenizer.eos_token
-    wrong = [t for t, a in zip(texts, answers, strict=False) if t.split() != f"{a}{end}".split() and a + end not in t]
-    problem = f"a row would train {wrong[0]!r} in place of {answers[0] + end!r}" if wrong else None
+    wrong = _first_unlike(chat, turns, texts, [answer + end for answer in answers])
+    problem = f"a row would train {wrong[0]!r} in place of {wrong[1]!r}" if wrong else None
     return Finding("What is trained", " and ".join(map(repr, texts)), problem and _sentence(problem))
 
 
 def _read_back(chat: ChatEncoder, turns: list[Turn], answers: list[str]) -> Finding:
-    read = [chat.read(turn.answer, turn.prompt).text.strip() for turn in turns]
-    wrong = [(text, answer) for text, answer in zip(read, answers, strict=False) if text != answer]
-    problem = f"a sample of {wrong[0][1]!r} would be read as {wrong[0][0]!r}" if wrong else None
+    read = [chat.read(turn.answer, turn.prompt).text for turn in turns]
+    wrong = _first_unlike(chat, turns, read, answers)
+    problem = f"a sample of {wrong[1]!r} would be read as {wrong[0]!r}" if wrong else None
     unending = next((turn for turn in turns if turn.answer[-1] not in chat.stop_ids), None)
     if problem is None and unending is not None:
         problem = f"a row ends with {_text(chat, unending.answer[-1:])!r}, at which no sample stops"
     return Finding("What a sample says", " and ".join(map(repr, read)), problem and _sentence(problem))
+
+
+def _first_unlike(
+    chat: ChatEncoder, turns: list[Turn], found: list[str], expected: list[str]
+) -> tuple[str, str] | None:
+    """Returns the first text that ids have not given back, but for spaces, capitals and what the tokenizer lacks."""
+    for turn, one, other in zip(turns, found, expected, strict=True):
+        unknown = chat.tokenizer.unk_token_id in turn.answer
+        if not unknown and "".join(one.split()).casefold() != "".join(other.split()).casefold():
+            return one, other
+    return None
 
 
 def _own_ids(chat: ChatEncoder, turns: list[Turn]) -> Finding:
