@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 
 import pytest
 from chat_templates import TEMPLATES
+from test_sentencepiece import sentencepiece
 from test_turn_forms import CHATML, DIALOGUE, FORMS, IM, ONE, THINK, encoder, spelling, text
-from transformers import ByT5Tokenizer
+from tokenizers import Tokenizer
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from selfjudge.errors import ModelError, RowError
 from selfjudge.records import Message
@@ -72,6 +75,22 @@ def test_a_tokenizer_in_python() -> None:
     assert first.answer == [*(byte + 3 for byte in b" x</s>y <pad> <extra_id_0> </s>"), 1]
     assert second.answer == [*(byte + 3 for byte in " é".encode()), 1]
     assert chat.read(first.answer, first.prompt) == Reading(trap)
+
+
+def test_a_named_token_that_the_vocabulary_lacks_is_text() -> None:
+    tokenizer = sentencepiece("mistral", "first")
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    described["added_tokens"] = [t for t in described["added_tokens"] if t["content"] != "<s>"]
+    described["model"]["vocab"]["<s-not>"] = described["model"]["vocab"].pop("<s>")
+    core = Tokenizer.from_str(json.dumps(described))
+    lacking = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="</s>")
+    lacking._special_tokens_map["bos_token"] = "<s>"
+    lacking.chat_template = tokenizer.chat_template
+    assert lacking.convert_tokens_to_ids("<s>") == lacking.unk_token_id
+    chat = ChatEncoder(lacking)
+    assert "<s>" not in chat.tokens.specials
+    (turn,) = chat.turns(DIALOGUE[:2])
+    assert text(chat, [*turn.prompt, *turn.answer]) == "<s>[INST] One? [/INST] First.</s>"
 
 
 def test_one_token_begins_and_ends_and_pads() -> None:

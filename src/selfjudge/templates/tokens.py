@@ -33,8 +33,9 @@ def structure(tokenizer: PreTrainedTokenizerBase, around_turns: str) -> dict[str
         around_turns: what the chat template writes around turns.
     """
     named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-    # A token may have a name and yet no place in the vocabulary.
-    specials = {text: i for text, i in named if text and i is not None}
+    # A token may have a name and yet no place in the vocabulary: then its id is none, or that of what is unknown.
+    unknown, spelled = tokenizer.unk_token_id, tokenizer.unk_token
+    specials = {text: i for text, i in named if text and i is not None and (i != unknown or text == spelled)}
     # Llama 3's headers, for one, are special tokens that have none of the names in `all_special_tokens`.
     added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
     for text, (i, special) in added.items():
