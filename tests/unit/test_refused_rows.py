@@ -56,7 +56,7 @@ def test_pairs_of_baselines(chat: ChatEncoder) -> None:
     pairs, dropped = token_pairs(RECORDS, chat, 999)
     assert [record.id for record, _ in pairs] == ["good"]
     assert [(row.name, row.reason) for row in dropped] == [("bad", REASON)]
-    with pytest.raises(DataError, match=r"No pair is left .*must alternate"):
+    with pytest.raises(DataError, match=r"No pair is left: .*must alternate"):
         token_pairs(RECORDS[1:], chat, 999)
 
 
