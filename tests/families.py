@@ -83,6 +83,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bloom": {"n_head": 4, "n_layer": 4},
     "cohere2": {**_WINDOW, "logit_scale": 1.0},
     "deepseek_v3": {**_EXPERTS, **_LATENT},
+    "diffllama": {},
     "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True, "head_dim": None},
     "falcon_h1": {**_MAMBA, "mamba_n_heads": 4, "mamba_d_ssm": 64},
     "falcon_mamba": {"state_size": 8, "conv_kernel": 4},
@@ -124,6 +125,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": _WINDOW,
     "mixtral": _EXPERTS,
     "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 4, "max_seq_len": 512},
+    "nemotron": {"initializer_range": 0.3},
     "nemotron_h": {
         **_EXPERTS,
         "moe_shared_expert_intermediate_size": 32,

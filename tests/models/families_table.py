@@ -38,6 +38,8 @@ MODELS = {
     "bamba": "Bamba",
     "jamba": "Jamba",
     "falcon_h1": "Falcon-H1",
+    "nemotron": "Nemotron 4, Minitron",
+    "diffllama": "DiffLlama",
     "nemotron_h": "Nemotron-H, Nemotron Nano",
     "zamba2": "Zamba2",
     "olmo_hybrid": "OLMo Hybrid",

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from selfjudge.data.io import read_jsonl
 from selfjudge.engines.cache_kind import cache_kind
-from selfjudge.engines.causal_lm import can_share
 from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.judging_way import judging_way
 from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.static_decode import can_be_static
 from selfjudge.recipes.schema import Recipe
@@ -111,7 +111,7 @@ def test_the_whole_road(
         "cache": cache_kind(model.config),
         "policy": _WAYS[sampling_way(model).cached],
         "judge": judges_alike(model, ChatEncoder(world_tokenizer)),
-        "prefix_sharing": can_share(model),
+        "prefix_sharing": judging_way(model).shares,
         "recorded_sampling": can_be_static(model),
         "vllm": None if vllm_architectures is None else architecture in vllm_architectures,
     }

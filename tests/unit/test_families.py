@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from selfjudge.engines.base import SamplingParams
-from selfjudge.engines.causal_lm import can_share
 from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.judging_way import judging_way
 from selfjudge.engines.reading import SAME_LENGTH, TOGETHER, UNCACHED
 from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.templates.encode import JudgmentPrompt
@@ -24,12 +24,14 @@ OTHER_WAYS = {"minimax": SAME_LENGTH, "recurrent_gemma": UNCACHED, "rwkv": UNCAC
 SHARE = {
     "apertus",
     "deepseek_v3",
+    "diffllama",
     "glm4_moe",
     "gpt2",
     "granite",
     "llama",
     "llama (dynamic rope)",
     "mixtral",
+    "nemotron",
     "olmo2",
     "opt",
     "phi3 (longrope)",
@@ -91,7 +93,7 @@ def test_a_batch_of_verdicts_is_what_each_prompt_gives_alone(family: tuple[str, 
     assert np.ptp(expected) > 1e-3
     chat = bare_chat(2)
     asked = [JudgmentPrompt(tuple(prompt), LABELS) for prompt in prompts]
-    assert can_share(model) == (name in SHARE)
+    assert judging_way(model).shares == (name in SHARE)
     for packed in {False, None}:
         engine = TransformersEngine(model, chat, packed=packed)
         counts = engine.counts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from selfjudge.core.logprobs import chunk_length, token_kl
 from selfjudge.engines.adapters import AdapterSwitch
 from selfjudge.engines.base import Drawn, Progress, SamplingParams, read_completion
 from selfjudge.engines.batching import same_length_batches, token_budget_batches, total_budget_batches
-from selfjudge.engines.causal_lm import cache_bytes, can_share, on_device
+from selfjudge.engines.causal_lm import cache_bytes, on_device
 from selfjudge.engines.decode import Sampled, decode, uniforms
 from selfjudge.engines.eval_mode import EvalMode
 from selfjudge.engines.fast_kernels import FastKernels
+from selfjudge.engines.judging_way import judging_way
 from selfjudge.engines.load import context_length
 from selfjudge.engines.own_rope import own_rope
-from selfjudge.engines.packed_forward import PackedForward, can_pack
+from selfjudge.engines.packed_forward import PackedForward
 from selfjudge.engines.padded_forward import PaddedForward
 from selfjudge.engines.prefix_forward import Counts, PrefixForward
 from selfjudge.engines.responses import collate_responses, response_logprobs, response_sums
@@ -88,18 +89,24 @@ class TransformersEngine:
         self._batch_size = batch_size
         self._autocast = autocast
         self._busy = _busy_tokens(self.model)
-        self._shares = share_prefixes and can_share(self.model)
-        if packed is None:
-            packed = self.model.device.type == "cpu" and can_pack(self.model)
-        self._prefixes = PrefixForward(
-            PackedForward(self.model) if packed else PaddedForward(self.model, self._pad_id, self._busy),
-            share=self._shares,
-            border=own_rope(self.model).border,
-        )
+        self._asked = (packed, share_prefixes)
         if static_cache is None:
             static_cache = self.model.device.type == "cuda" and can_be_static(self.model)
         static = StaticDecoder(self.model, self._remembered_bytes() // 2) if static_cache else None
         self._decode = static.decode if static else partial(decode, self.model)
+
+    @cached_property
+    def _shares(self) -> bool:
+        """Whether judgments share what they have in common."""
+        return self._asked[1] and judging_way(self.model).shares
+
+    @cached_property
+    def _prefixes(self) -> PrefixForward:
+        packed = self._asked[0]
+        if packed is None:
+            packed = self.model.device.type == "cpu" and judging_way(self.model).packed
+        forward = PackedForward(self.model) if packed else PaddedForward(self.model, self._pad_id, self._busy)
+        return PrefixForward(forward, share=self._shares, border=own_rope(self.model).border)
 
     @property
     def max_length(self) -> int:
