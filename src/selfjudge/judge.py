@@ -53,8 +53,15 @@ class Judge:
         return questions
 
     def fitting(self, comparisons: Sequence[Comparison]) -> list[list[Question]]:
-        """Returns each comparison's :meth:`questions`, or none where one of them is longer than the model's context."""
-        return [asked if _longest(asked) < self.engine.max_length else [] for asked in self._questions(comparisons)]
+        """Returns each comparison's :meth:`questions`, or none where the model cannot be asked them.
+
+        That is where one of them is longer than the model's context, or is refused by its chat template.
+        """
+        try:
+            found = self._questions(comparisons)
+        except DataError:
+            found = [self._if_rendered(comparison) for comparison in comparisons]
+        return [asked if asked and _longest(asked) < self.engine.max_length else [] for asked in found]
 
     def fits(self, comparison: Comparison) -> bool:
         """Returns whether every judgment prompt of the pair fits the model's context."""
@@ -133,8 +140,15 @@ class Judge:
         comparison = Comparison(id="0", prompt=as_messages(prompt), response_a=response_a, response_b=response_b)
         return self.judge([comparison])[0]
 
+    def _if_rendered(self, comparison: Comparison) -> list[Question]:
+        """Returns the questions of a comparison, or none where the chat template refuses one."""
+        try:
+            return self._questions([comparison])[0]
+        except DataError:
+            return []
+
     def _questions(self, comparisons: Sequence[Comparison]) -> list[list[Question]]:
-        """Returns the questions of each comparison."""
+        """Returns the questions of each comparison. Raises DataError where the chat template refuses one."""
         asked = [(c, name, order) for c in comparisons for name in self.encoder.principles for order in _ORDERS]
         step = 2 * len(self.encoder.principles)
         try:

@@ -55,6 +55,14 @@ def test_without_weights_tokenizer_and_config_are_enough(run, bare: Path) -> Non
     assert out.endswith("It can be trained and sampled.")
 
 
+def test_a_context_that_holds_no_judgment_is_a_no(run, bare: Path) -> None:
+    config = json.loads((bare / "config.json").read_text()) | {"max_position_embeddings": 40}
+    (bare / "config.json").write_text(json.dumps(config))
+    code, _, _, err = checked(run, bare)
+    assert code == 2
+    assert "The context has 40 tokens, of which a judgment takes" in err
+
+
 def test_stop_tokens_of_the_generation_config_count(run, bare: Path) -> None:
     (bare / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
     _, report, *_ = checked(run, bare)
@@ -141,7 +149,7 @@ def test_a_tokenizer_alone_says_what_is_missing(run, bare: Path) -> None:
     code, report, _, err = checked(run, bare)
     assert code == 2
     assert report["policy_target"] == "The oak.<|im_end|>"
-    assert err == f"{bare} holds no model (no config.json): name a model folder or a finished run folder.\n"
+    assert err == f"Error: {bare} holds no model (no config.json): name a model folder or a finished run folder.\n"
 
 
 def test_the_file_is_not_overwritten_unasked(run, bare: Path) -> None:

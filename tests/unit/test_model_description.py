@@ -83,3 +83,10 @@ def test_every_config_has_an_answer(name: str) -> None:
         pytest.skip(f"the installed transformers has no {name}")
     assert (context_of(config).length or 0) > 1000
     assert cache_kind(config) != "unknown"
+
+
+def test_dynamic_rope_goes_beyond_the_length_that_a_config_names() -> None:
+    config = tiny_config("llama (dynamic rope)")
+    named, factor = config.max_position_embeddings, config.rope_parameters["factor"]
+    assert factor > 1
+    assert context_of(config) == Context(int(named * factor), f"max_position_embeddings × {factor:g} (dynamic rope)")

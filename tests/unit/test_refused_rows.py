@@ -95,3 +95,5 @@ def test_a_pair_to_judge_is_named(chatml_tokenizer: PreTrainedTokenizerFast) -> 
     assert len(judge.questions(rows[:1])) == 2
     with pytest.raises(DataError, match=r"Row 'worse': the chat template of 'tiny-chatml' refuses it: no: remove it"):
         judge.questions(rows)
+    # The samples of a policy cannot be mended: such a pair is one that cannot be judged.
+    assert judge.fitting(rows) == [judge.questions(rows[:1]), []]

@@ -73,5 +73,23 @@ def test_a_template_of_single_turns_passes(chatml_tokenizer: PreTrainedTokenizer
         "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + TEMPLATES["chatml"]
     )
     found = findings(ChatEncoder(chatml_tokenizer))
-    assert [finding.problem for finding in found] == [None] * 4
+    assert [finding.problem for finding in found] == [None] * 5
     assert "only dialogues of one turn are trained" in found[0].found
+
+
+BROKEN = {
+    "an answer twice": (TEMPLATES["chatml"].replace("m.content", "m.content + m.content"), "writes an answer twice"),
+    "the last turn first": (TEMPLATES["chatml"].replace("in messages", "in messages | reverse"), "before its question"),
+    "cut": (TEMPLATES["chatml"].replace("m.content", "m.content[:60]"), "it cuts or changes a long question"),
+    "changed": (TEMPLATES["chatml"].replace("m.content", "m.content | replace('&', 'and')"), "cuts or changes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_template_that_does_not_give_texts_as_they_are_is_refused(
+    what: str, chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    chatml_tokenizer.chat_template, message = BROKEN[what]
+    chatml_tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(ModelError, match=message):
+        load_tokenizer(tmp_path / "model")

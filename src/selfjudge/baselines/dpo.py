@@ -36,7 +36,7 @@ def run_dpo(
     RunFolder.check(output_dir, "dpo", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
+    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.policy_lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     longest = min(recipe.data.max_length, loaded.context)
     pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)
@@ -70,7 +70,7 @@ def dpo_trainer(
     The reference is a frozen copy of what was loaded, or with LoRA the model without its adapter: left to itself, the
     trainer would load it from the path in the model's config.
     """
-    lora = peft_config(recipe.self_training.lora)
+    lora = peft_config(recipe.self_training.policy_lora)
     return DPOTrainer(
         loaded.model,
         # Copied before the trainer is made: it binds the model's forward to the model, and a copy would run the policy.

@@ -64,7 +64,7 @@ def check(
         write_json(json_, {}, report)
     if not report.ok:
         for problem in report.problems:
-            typer.echo(problem, err=True)
+            typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(2)
 
 

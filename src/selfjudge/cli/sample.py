@@ -69,6 +69,8 @@ def sample(
     write_jsonl(output, (_answer(*row) for row in zip(rows, candidates, brackets, strict=True)), overwrite)
     matches = [match for bracket in brackets for match in bracket.matches]
     summary: list[tuple[str, object]] = [("Prompts", len(rows)), ("Matches", len(matches))]
+    if unanswered := sum(texts.count(None) for texts in answers):
+        summary.append(("Candidates cut off before an answer", f"{unanswered}: raise --max-new-tokens"))
     if matches:
         summary.append(("Both orders agree", f"{sum(m.verdict.agree for m in matches) / len(matches):.1%}"))
         summary.append(("Ties", sum(m.verdict.preferred == "tie" for m in matches)))

@@ -34,5 +34,16 @@ def context_of(config: PreTrainedConfig) -> Context:
         length = getattr(text, name, None)
         if isinstance(length, int) and length > 0:
             own = text.attribute_map.get(name, name)
-            return Context(length, own if text is config else f"{own} of {type(text).__name__}")
+            source = own if text is config else f"{own} of {type(text).__name__}"
+            factor = _dynamic_factor(text)
+            return Context(int(length * factor), source if factor == 1 else f"{source} × {factor:g} (dynamic rope)")
     return Context(None, "the config names no limit")
+
+
+def _dynamic_factor(config: PreTrainedConfig) -> float:
+    """Returns by how much dynamic rope goes beyond the length that a config names: 1 where there is none."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type")) != "dynamic":
+        return 1.0
+    factor = rope.get("factor", 1.0)
+    return max(1.0, float(factor)) if isinstance(factor, int | float) else 1.0

@@ -86,6 +86,7 @@ def check_model(
     """
     checks: list[Check] = []
     facts: dict[str, Any] = {}
+    encoder: JudgmentEncoder | None = None
     chat = _tried(checks, "Tokenizer and chat template", lambda: load_tokenizer(path, chat_template, thinking=thinking))
     if chat is not None:
         facts |= _chat_facts(chat)
@@ -93,6 +94,8 @@ def check_model(
         encoder = _tried(checks, "Labels", lambda: _encoder(chat, path, templates))
         facts["label_tokens"] = _labels(encoder, chat) if encoder else {}
     facts |= _tried(checks, "Config", lambda: _config_facts(path)) or {}
+    if encoder is not None and facts.get("context_length"):
+        checks.append(_context(encoder, facts["context_length"]))
     if chat is not None and has_weights(path):
         loaded = _tried(
             checks, "Weights", lambda: load_model(path, adapter=adapter, chat_template=chat_template, thinking=thinking)
@@ -156,6 +159,18 @@ def _encoder(chat: ChatEncoder, path: str | Path, templates: str | None) -> Judg
     except ModelError:  # a tokenizer without a model
         known = "general"
     return JudgmentEncoder(load_templates(known), chat)
+
+
+def _context(encoder: JudgmentEncoder, context: int) -> Check:
+    """Looks whether a judgment of two empty answers fits."""
+    needed = max(len(prompt.token_ids) for prompt in encoder.prompts([(DIALOGUE[:1], "", "")]))
+    fits = needed < context
+    found = f"{context} tokens, of which a judgment takes {needed} besides prompt and answers"
+    return Check(
+        name="Context",
+        passed=fits,
+        found=found if fits else f"The context has {found}: use a model with a longer context, or shorter templates.",
+    )
 
 
 def _labels(encoder: JudgmentEncoder, chat: ChatEncoder) -> dict[str, str]:

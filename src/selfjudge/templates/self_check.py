@@ -17,6 +17,9 @@ DIALOGUE = (
 """What the check trains: an answer, and a second turn after it."""
 
 
+_LONG = "\n".join(f"{i}. Is this a 'line', or \"more\" (a < b & c > d, {{e}}, 5 %)?" for i in range(40)) + "."
+
+
 @dataclass(frozen=True)
 class Finding:
     """One check: what it is about, what was found, and the sentence that says what is wrong, if anything is."""
@@ -29,24 +32,20 @@ class Finding:
 def findings(chat: ChatEncoder) -> list[Finding]:
     """Returns the checks of a tokenizer and its chat template; none needs weights."""
     try:
-        turns = chat.turns(DIALOGUE)
+        turns, rows = chat.turns(DIALOGUE), len(chat.dialogues(DIALOGUE))
     except RowError as e:
-        try:
-            turns = chat.turns(DIALOGUE[:2])
-        except RowError as again:
-            return [Finding("A question and its answer", "refused", _sentence(str(again)))]
-        return [
-            Finding("A second turn", f"refused ({e}): only dialogues of one turn are trained"),
-            *_checks(chat, turns),
-        ]
-    rows = len(chat.dialogues(DIALOGUE))
-    how = "both turns in one row" if rows == 1 else f"{rows} rows, a turn each (the template rewrites earlier turns)"
-    return [Finding("A second turn", how), *_checks(chat, turns)]
-
-
-def _checks(chat: ChatEncoder, turns: list[Turn]) -> list[Finding]:
+        # find_form has rendered a question and its answer already.
+        turns, how = chat.turns(DIALOGUE[:2]), f"refused ({e}): only dialogues of one turn are trained"
+    else:
+        how = f"{rows} rows, a turn each (the template rewrites earlier turns)" if rows > 1 else "both turns in one row"
     answers = [message.content for message in DIALOGUE if message.role == "assistant"][: len(turns)]
-    return [_trained(chat, turns, answers), _read_back(chat, turns, answers), _own_ids(chat, turns)]
+    return [
+        Finding("A second turn", how),
+        _trained(chat, turns, answers),
+        _read_back(chat, turns, answers),
+        _own_ids(chat, turns),
+        _whole(chat),
+    ]
 
 
 def _trained(chat: ChatEncoder, turns: list[Turn], answers: list[str]) -> Finding:
@@ -76,6 +75,15 @@ def _first_unlike(
         if not unknown and "".join(one.split()).casefold() != "".join(other.split()).casefold():
             return one, other
     return None
+
+
+def _whole(chat: ChatEncoder) -> Finding:
+    """Looks for a long question in what the chat template makes of it."""
+    text = chat.template.render(
+        [Message(role="user", content=_LONG)], generation_prompt=True, switch=chat.switches["off"]
+    )
+    problem = None if _LONG in text else "it cuts or changes a long question"
+    return Finding("A long question", "changed" if problem else "whole", problem and _sentence(problem))
 
 
 def _own_ids(chat: ChatEncoder, turns: list[Turn]) -> Finding:

@@ -75,6 +75,11 @@ def find_form(
                 f"The chat template of {template.name!r} leaves out what the {what} says: set model.chat_template to "
                 "a Jinja file of one that does not."
             )
+    if last.count(ANSWER) != 1 or last.rfind(QUESTION) > last.rfind(ANSWER):
+        raise ModelError(
+            f"The chat template of {template.name!r} writes an answer twice, or before its question: set "
+            "model.chat_template to a Jinja file of one that does not."
+        )
     header = between(last, QUESTION, ANSWER)
     lead = _lead(before[before.rfind(QUESTION) + len(QUESTION) :], header, marks)
     final = last[last.rfind(ANSWER) + len(ANSWER) :]

@@ -99,6 +99,7 @@ def _with_adapter(model: PreTrainedModel, lora: LoraSection, left_out: dict[str,
         if lora.dropout and "ParamWrapper" in reason and "dropout" in reason:
             raise RecipeError(
                 f"lora.dropout={lora.dropout}: the experts of {name} are one weight, which takes no adapter with "
-                "dropout: set lora.dropout=0, or name lora.target_modules without them (such as q_proj, v_proj)."
+                "dropout: set lora.dropout=0 in the stage's section (--set jsft.lora.dropout=0, or "
+                "self_training.lora.dropout=0), or name lora.target_modules without them (such as q_proj, v_proj)."
             ) from e
         raise RecipeError(f"lora.target_modules: {reason}") from e
