@@ -41,6 +41,7 @@ class Scripted:
         self.script = script
         self.params: SamplingParams | None = None
         self.reference_rows: list[int] = []
+        self.batches: list[list[Sequence[int]]] = []
 
     def sample(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, progress: Progress | None = None
@@ -60,6 +61,10 @@ class Scripted:
 
     def response_logprobs(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
         self.reference_rows.append(len(rows))
+        return [-float(len(x) + 10 * sum(y)) for x, y in rows]
+
+    def batch_logprobs(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        self.batches.append([response for _, response in rows])
         return [-float(len(x) + 10 * sum(y)) for x, y in rows]
 
     def response_kl(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
@@ -103,6 +108,23 @@ def test_pairs_by_hand(world_chat: ChatEncoder, labels: Labels, strength: float)
     assert [p.reference_chosen for p in rollout.pairs] == [-71.0, -152.0]
     assert [p.reference_rejected for p in rollout.pairs] == [-151.0, -82.0]
     assert all(isinstance(p, Pair) for p in rollout.pairs)
+
+
+def test_the_reference_computes_the_batches_of_the_training(world_chat: ChatEncoder) -> None:
+    engine, whole = collect(world_chat, "hard")
+    judge = Judge(engine, JudgmentEncoder(load_templates("world"), world_chat))
+    rules, params = PairRules("hard"), SamplingParams(n=2, temperature=0.7, max_new_tokens=9)
+    for per_batch, batches in (
+        (6, [[(5, END), (5, 5, 5), (6, 7, END), (6, END)]]),  # all chosen, then all rejected
+        (3, [[(5, END), (6, 7, END)], [(5, 5, 5), (6, END)]]),  # dealt out in turn
+        (2, [[(5, END), (6, 7, END)], [(5, 5, 5), (6, END)], []]),
+    ):
+        engine.batches.clear()
+        collector = RolloutCollector(
+            engine, judge, engine, params, rules, engine.response_kl, prompts_per_batch=per_batch
+        )
+        assert collector.collect(PROMPTS, 3).pairs == whole.pairs
+        assert engine.batches == batches
 
 
 def test_everything_that_gave_no_pair_is_counted(world_chat: ChatEncoder) -> None:

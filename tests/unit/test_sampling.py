@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, Pr
 
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
+from selfjudge.engines.responses import collate_responses, response_logprobs
 from selfjudge.records import Message
 from selfjudge.templates.chat import ChatEncoder
 
@@ -189,3 +190,38 @@ def test_two_systems_with_seeds_of_their_own_are_independent(model: LlamaForCaus
     same = sum(a == b for a, b in zip(drawn("a"), drawn("b"), strict=True)) / n
     assert same == pytest.approx(expected, abs=5 * (expected * (1 - expected) / n) ** 0.5)
     assert drawn("a") == drawn("a")
+
+
+def test_a_batch_of_logprobs_is_that_of_the_same_batch_in_training(model: LlamaForCausalLM, chat: ChatEncoder) -> None:
+    rows = [([5, 6, 7], [8, 9]), ([5], [6, 7, 8, 9, 10]), ([9, 8, 7, 6, 5, 4], [3])]
+    engine = TransformersEngine(model, chat)
+    engine.batch_logprobs(rows[:1])  # tries the model's head, once
+    shapes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    found = engine.batch_logprobs(rows)
+    assert shapes == [(3, 7)]  # one forward, in this order
+    trained = response_logprobs(model, collate_responses(rows, int(chat.tokenizer.pad_token_id)))
+    assert found == trained.tolist()
+    assert engine.batch_logprobs([]) == []
+    assert found == pytest.approx(engine.response_logprobs(rows), abs=1e-4)
+    shapes.clear()
+    small = TransformersEngine(model, chat, token_budget=12)
+    assert small.batch_logprobs(rows) == pytest.approx(found, abs=1e-4)
+    assert len(shapes) > 1  # too large for the budget: as memory allows
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_divided(
+    model: LlamaForCausalLM, chat: ChatEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [([5, 6, 7], [8, 9]), ([5], [6, 7, 8, 9, 10])]
+    engine = TransformersEngine(model, chat)
+    expected = engine.response_logprobs(rows)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfjudge.engines.hf.response_logprobs", full)
+        patch.setattr(engine, "response_logprobs", lambda given: [float(len(given))])
+        assert engine.batch_logprobs(rows) == [2.0]
+    assert engine.batch_logprobs(rows) == pytest.approx(expected, abs=1e-4)

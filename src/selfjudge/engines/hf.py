@@ -209,6 +209,21 @@ class TransformersEngine:
             self._in_batches([len(x) + len(y) for x, y in rows], run, batches)
         return result
 
+    def batch_logprobs(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        """Returns :meth:`response_logprobs` from one batch of the rows in their order, where the token budget allows.
+
+        Rounding depends on what a batch is made of: so these are the log-probs of a training on the same batch.
+        """
+        if rows and len(rows) * max(len(x) + len(y) for x, y in rows) <= self.token_budget:
+            try:
+                with self._inference(), self._as_trained():
+                    return [float(value) for value in response_logprobs(self.model, self._collated(rows)).tolist()]
+            except RuntimeError as e:
+                if not should_reduce_batch_size(e):
+                    raise
+            clear_device_cache(garbage_collection=True)
+        return self.response_logprobs(rows)
+
     def response_kl(
         self, reference: TransformersEngine, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,7 @@ def self_judge_trainer(
     else:
         policy = engine.policy(sampled, run.checkpoints / "rollout")
         parts = _collector(recipe, policy, own, engine.start or reference, reference, served, policy.hand_over)
+    parts = replace(parts, prompts_per_batch=args.per_device_train_batch_size)
     collector = source.collector(parts, prompts, args)
     if twin is not None:
         empty(twin)

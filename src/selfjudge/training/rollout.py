@@ -15,7 +15,7 @@ from selfjudge.engines.base import Engine, Progress, SamplingParams
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison, Completion, Verdict
 from selfjudge.training.pairing import JudgedSamples, Match, PairRules, RolloutPrompt, to_pairs
-from selfjudge.training.pairs import Pair
+from selfjudge.training.pairs import Pair, deal, response_rows
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,10 @@ class Reference(Protocol):
         """Returns log π_ref(response | prompt) for each (prompt, response)."""
         ...
 
+    def batch_logprobs(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        """Returns the same, from one batch of the rows in this order, as far as memory allows."""
+        ...
+
 
 def nothing_to_hand_over() -> None:
     """An engine on the model in training has its weights already."""
@@ -94,6 +98,8 @@ class RolloutCollector:
 
     ``response_kl`` compares the weights in training with the reference, whatever engine samples. ``hand_over`` gives
     the weights as they are to an engine that has its own copy; what is drawn afterwards comes from these.
+    ``prompts_per_batch``: of the training's micro-batches. The reference then computes these very batches, as rounding
+    depends on what a batch is made of; without, it computes all pairs together.
     """
 
     policy: Engine
@@ -103,6 +109,7 @@ class RolloutCollector:
     rules: PairRules
     response_kl: ResponseKl
     hand_over: Callable[[], None] = nothing_to_hand_over
+    prompts_per_batch: int | None = None
 
     def collect(self, prompts: Sequence[RolloutPrompt], seed: int, places: tuple[int, ...] | None = None) -> Rollout:
         """Returns the rollout of ``prompts``: ``params.n`` samples of each, and the pairs that the rules make of them.
@@ -148,7 +155,7 @@ class RolloutCollector:
     def with_reference(self, rollout: Rollout) -> Rollout:
         """Returns the rollout with reference log-probs, whose time counts as the rollout's."""
         start = time.perf_counter()
-        pairs = self._with_reference(rollout.pairs)
+        pairs = self._with_reference(rollout.pairs, len(rollout.judged))
         seconds = rollout.stats.seconds + time.perf_counter() - start
         return replace(rollout, pairs=pairs, stats=replace(rollout.stats, seconds=seconds))
 
@@ -189,18 +196,20 @@ class RolloutCollector:
             verdicts[n][i, j] = verdict
         return [replace(row, verdicts=found) for row, found in zip(unjudged, verdicts, strict=True)]
 
-    def _with_reference(self, pairs: list[Pair]) -> list[Pair]:
-        rows = [(p.prompt_ids, ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)]
-        distinct = list(dict.fromkeys(rows))  # a sample can be in several pairs
-        found = dict(zip(distinct, self.reference.response_logprobs(distinct), strict=True))
-        return [
-            replace(
-                pair,
-                reference_chosen=found[pair.prompt_ids, pair.chosen_ids],
-                reference_rejected=found[pair.prompt_ids, pair.rejected_ids],
-            )
-            for pair in pairs
-        ]
+    def _with_reference(self, pairs: list[Pair], prompts: int) -> list[Pair]:
+        if self.prompts_per_batch is None:
+            distinct = list(dict.fromkeys(response_rows(pairs)))  # a sample can be in several pairs
+            known = dict(zip(distinct, self.reference.response_logprobs(distinct), strict=True))
+            return _referenced(pairs, [known[row] for row in response_rows(pairs)])
+        batches = deal(pairs, -(-prompts // self.prompts_per_batch))
+        made = [_referenced(batch, self.reference.batch_logprobs(response_rows(batch))) for batch in batches]
+        return [made[i % len(made)][i // len(made)] for i in range(len(pairs))]
+
+
+def _referenced(pairs: Sequence[Pair], logprobs: Sequence[float]) -> list[Pair]:
+    """Returns pairs with reference log-probs, given those of :func:`response_rows`."""
+    both = zip(pairs, logprobs[: len(pairs)], logprobs[len(pairs) :], strict=True)
+    return [replace(pair, reference_chosen=chosen, reference_rejected=rejected) for pair, chosen, rejected in both]
 
 
 def identical(a: Completion, b: Completion) -> bool:

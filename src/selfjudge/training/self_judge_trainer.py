@@ -23,7 +23,7 @@ from selfjudge.training.dropout import OwnDropout
 from selfjudge.training.even import EvenRows, even_sampler
 from selfjudge.training.measures import Measures
 from selfjudge.training.pairing import RolloutPrompt
-from selfjudge.training.pairs import Pair, collate_pairs
+from selfjudge.training.pairs import Pair, collate_pairs, deal
 from selfjudge.training.replay import Replay, ReplayBatch, replay_loss
 from selfjudge.training.rollout import Collector, Rollout, rollout_seed
 from selfjudge.training.rollout_ahead import RolloutAhead, RolloutPlan
@@ -231,8 +231,7 @@ class SelfJudgeTrainer(Trainer):
         self._logged.note("rollout/staleness", float(step - sampled_at), 1)
         if self._on_rollout:
             self._on_rollout(step, rollout)
-        # Dealt out in turn, so that micro-batches differ by one pair at most where some pairs were skipped.
-        dealt = [rollout.pairs[i :: plan.batches] for i in range(plan.batches)]
+        dealt = deal(rollout.pairs, plan.batches)
         prompts = [len(plan.prompts[i :: plan.batches]) for i in range(plan.batches)]
         self._buffer.extend(_micro_batch(pairs, n, self._pad_id) for pairs, n in zip(dealt, prompts, strict=True))
         following = step + self._rollout_steps
