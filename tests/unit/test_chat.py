@@ -234,3 +234,9 @@ def test_chat_templates_by_name_and_file(tmp_path: pytest.TempPathFactory) -> No
     assert chat_template_text(str(path)) == "{{ 1 }}"
     with pytest.raises(ModelError, match="There is no chat template 'fancy': use one of plain, or the path"):
         chat_template_text("fancy")
+    for name, content, said in (("bin", b"\xff\xfe\x00", "not UTF-8 text"), ("none", b" \n", "empty")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=rf"The chat template '.*/{name}' is {said}: name a Jinja file"):
+            chat_template_text(str(tmp_path / name))
+    with pytest.raises(ModelError, match=rf"The chat template '{tmp_path}' is a folder: name a Jinja file"):
+        chat_template_text(str(tmp_path))
