@@ -15,19 +15,10 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.integrations import deepspeed
-from transformers.utils import logging as transformers_logging
-
 from selfjudge.engines.adapter_load import with_adapter
 from selfjudge.engines.context import context_of
 from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
+from selfjudge.engines.generation import read_eos_ids, set_eos_ids
 from selfjudge.engines.safe_files import check_adapter, check_weights
 from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.whole_folder import whole_folder
@@ -37,6 +28,14 @@ from selfjudge.templates.chat import ChatEncoder, chat_template_text
 from selfjudge.templates.self_check import findings
 from selfjudge.templates.template import TemplateSet
 from selfjudge.templates.thinking import Thinking
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations import deepspeed
+from transformers.utils import logging as transformers_logging
 
 _TEMPLATES = "judgment_templates"
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -99,7 +98,7 @@ def load_model(
         model = whole_pretrained(AutoModelForCausalLM, path, dtype=torch_dtype(dtype, device), **extra)
     refuse(path, tokenizer_problems(chat, model))
     # Every end of a turn ends a sample for others too, not only the tokenizer's end of sequence.
-    model.generation_config.eos_token_id = list(chat.stop_ids)
+    set_eos_ids(model, chat.stop_ids)
     if adapter is not None:
         model = with_adapter(model, resolve_model(path), adapter_folder(Path(adapter)))
     model = model.to(device).eval()
@@ -124,7 +123,8 @@ def load_tokenizer(
         tokenizer = pretrained(AutoTokenizer, _tokenizer_folder(path))
     if chat_template:
         tokenizer.chat_template = chat_template_text(chat_template)
-    chat = ChatEncoder(tokenizer, thinking=thinking, eos_ids=generation_eos_ids(path), today=today)
+    eos_ids = () if str(path) == BUILTIN_WORLD else read_eos_ids(_tokenizer_folder(path), tokenizer)
+    chat = ChatEncoder(tokenizer, thinking=thinking, eos_ids=eos_ids, today=today)
     refuse(path, [finding.problem for finding in findings(chat) if finding.problem])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -135,17 +135,6 @@ def _tokenizer_folder(path: str | Path) -> str:
     """Returns what a tokenizer is loaded from; a folder needs no model for that."""
     alone = Path(path).is_dir() and (Path(path) / "tokenizer_config.json").is_file()
     return str(path) if alone else resolve_model(path)
-
-
-def generation_eos_ids(path: str | Path) -> tuple[int, ...]:
-    """Returns what ends a sample as a model's generation_config.json says, or nothing where it has none."""
-    if str(path) == BUILTIN_WORLD:
-        return ()
-    try:
-        eos = GenerationConfig.from_pretrained(_tokenizer_folder(path)).eos_token_id
-    except (OSError, ValueError):
-        return ()
-    return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (int(eos),)
 
 
 def model_templates(path: str | Path) -> str:
