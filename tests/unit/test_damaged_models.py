@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selfjudge.engines.load import load_model, load_tokenizer, save_model
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from selfjudge.cli.main import main
+from selfjudge.engines.load import load_model, load_tokenizer, pretrained, save_model
 from selfjudge.errors import ModelError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.jsft import run_jsft
-from transformers import AutoTokenizer, GenerationConfig
 
 SAMPLING = "generation_config.json"
 
@@ -108,3 +115,152 @@ def test_ends_that_are_fine(model: Path) -> None:
     assert load_model(model).chat.stop_ids == (*plain, added)
     (model / SAMPLING).unlink()
     assert load_model(model).chat.stop_ids == plain
+
+
+FILES = [
+    ("config.json", b"[]"), ("config.json", b""), ("config.json", b"\xff\xfe"), ("config.json", b"{"),
+    ("tokenizer_config.json", b"[]"), ("tokenizer.json", b"{"), ("tokenizer.json", b"\xff\xfe\x00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), FILES)
+def test_files_that_are_no_json(model: Path, name: str, content: bytes) -> None:
+    (model / name).write_bytes(content)
+    for load in (load_tokenizer, load_model):
+        with pytest.raises(ModelError, match=rf"loaded: .*/model/{name} is no JSON object: correct it"):
+            load(model)
+
+
+SIZES = [("num_attention_heads", 0), ("num_attention_heads", -1), ("max_position_embeddings", "x"), ("head_dim", 0)]
+
+
+@pytest.mark.parametrize(("name", "value"), SIZES)
+def test_sizes_that_are_none(model: Path, name: str, value: Any) -> None:
+    edit(model / "config.json", **{name: value})
+    with pytest.raises(ModelError, match=rf"{name} is {value!r}, no number above 0: correct {name} in .*config\.json"):
+        load_model(model)
+
+
+def test_a_value_that_transformers_refuses_is_named(model: Path) -> None:
+    edit(model / "config.json", eos_token_id="abc")
+    for load in (load_tokenizer, load_model):
+        with pytest.raises(ModelError, match=r"eos_token_id.*abc.* \(correct its files, or fetch or save it again\)"):
+            load(model)
+
+
+def test_a_chat_template_of_a_model_that_is_no_text(model: Path) -> None:
+    (model / "chat_template.jinja").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ModelError, match=r"/chat_template\.jinja is not UTF-8 text: correct it"):
+        load_tokenizer(model)
+
+
+BROKEN: list[Callable[[Path], Any]] = [
+    lambda model: edit(model / SAMPLING, eos_token_id="abc"),
+    lambda model: edit(model / "config.json", num_attention_heads=0),
+    lambda model: edit(model / "config.json", num_attention_heads=-1),
+    lambda model: (model / "tokenizer_config.json").write_bytes(b"[]"),
+]
+
+
+@pytest.mark.parametrize("breaks", BROKEN)
+def test_commands_say_it_in_a_sentence(
+    model: Path,
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Recipe],
+    breaks: Callable[[Path], Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    breaks(model)
+    with pytest.raises(ModelError):
+        run_jsft(on(tiny_recipe(), model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["selfjudge", "model", "check", str(model)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert end.value.code == 2
+    assert "correct " in said.err
+    assert said.err.count("\n") == 1
+
+
+class Failing:
+    """Loads nothing, and raises what it is given."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def from_pretrained(self, *_: object, **__: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), KeyboardInterrupt(),
+     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")],
+)  # fmt: skip
+def test_running_out_of_memory_is_no_damage(model: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        pretrained(Failing(error), str(model))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), struct.error("odd"), AssertionError("odd"), TypeError("odd")])
+def test_whatever_else_a_library_raises_is_told(model: Path, error: Exception) -> None:
+    with pytest.raises(ModelError, match=rf"loaded: {type(error).__name__}: odd \(correct its files"):
+        pretrained(Failing(error), str(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_hidden_layers", 5), ("vocab_size", 100), ("hidden_size", 128), ("model_type", "nonexist"),
+     ("rope_parameters", {"rope_type": "nonsense"})],
+)  # fmt: skip
+def test_nothing_is_logged_before_the_sentence(model: Path, name: str, value: Any) -> None:
+    edit(model / "config.json", **{name: value})
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    held = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_warning()
+    transformers_logging.add_handler(handler)
+    try:
+        with pytest.raises(ModelError):
+            load_model(model)
+        assert transformers_logging.get_verbosity() == transformers_logging.WARNING
+    finally:
+        transformers_logging.remove_handler(handler)
+        transformers_logging.set_verbosity(held)
+    assert logged == []
+
+
+def header(tensors: int, version: int = 3) -> bytes:
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, 1)
+
+
+GGUF = [
+    (b"", "could not be read as GGUF"), (b"GGUF\x03\x00\x00\x00", "could not be read as GGUF"),
+    (b"PK\x03\x04" + b"\x00" * 40, "could not be read as GGUF"), (header(3), "could not be read as GGUF"),
+    (header(3, 77), "could not be read as GGUF"), (header(2**63) + b"\xff" * 40, "could not be read as GGUF"),
+    (header(0) + b"\x00" * 40, r"m\.gguf holds no weights, only a vocabulary: name a \.gguf file of a model\."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "said"), GGUF)
+def test_gguf_files_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str) -> None:
+    monkeypatch.setenv("SELFJUDGE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m.gguf").write_bytes(content)
+    for load in (load_tokenizer, load_model):
+        with pytest.raises(ModelError, match=said):
+            load(tmp_path / "m.gguf")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_memory_that_runs_out_at_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFJUDGE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m.gguf").write_bytes(header(3))
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", Failing(MemoryError()).from_pretrained)
+    with pytest.raises(MemoryError):
+        load_tokenizer(tmp_path / "m.gguf")

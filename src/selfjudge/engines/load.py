@@ -13,21 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
-from safetensors import SafetensorError
-from selfjudge.engines.adapter_load import with_adapter
-from selfjudge.engines.context import context_of
-from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
-from selfjudge.engines.generation import read_eos_ids, set_eos_ids
-from selfjudge.engines.safe_files import check_adapter, check_weights
-from selfjudge.engines.sampling_way import sampling_way
-from selfjudge.engines.whole_folder import whole_folder
-from selfjudge.errors import MissingExtraError, ModelError
-from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.templates.chat import ChatEncoder, chat_template_text
-from selfjudge.templates.self_check import findings
-from selfjudge.templates.template import TemplateSet
-from selfjudge.templates.thinking import Thinking
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -36,6 +23,21 @@ from transformers import (
 )
 from transformers.integrations import deepspeed
 from transformers.utils import logging as transformers_logging
+
+from selfjudge.engines.adapter_load import with_adapter
+from selfjudge.engines.context import context_of
+from selfjudge.engines.damaged_files import load_failure
+from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
+from selfjudge.engines.generation import read_eos_ids, set_eos_ids
+from selfjudge.engines.safe_files import check_adapter, check_gguf, check_weights
+from selfjudge.engines.sampling_way import sampling_way
+from selfjudge.engines.whole_folder import whole_folder
+from selfjudge.errors import MissingExtraError, ModelError
+from selfjudge.recipes.section import BUILTIN_WORLD
+from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.self_check import findings
+from selfjudge.templates.template import TemplateSet
+from selfjudge.templates.thinking import Thinking
 
 _TEMPLATES = "judgment_templates"
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -229,16 +231,32 @@ def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
     Code that comes with a model is never run.
     """
     try:
-        with _whole():
+        with _whole(), _without_warnings():
             return auto_class.from_pretrained(path, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as e:
+    except Exception as e:  # a damaged file can raise anything
+        if _memory_ran_out(e):
+            raise
         if "trust_remote_code" in str(e):
             raise ModelError(
                 f"The model {path!r} comes with code of its own, which is never run here (trust_remote_code is off): "
                 "use a model whose architecture transformers has."
             ) from e
-        reason = " ".join(str(e).split())[:300]
-        raise ModelError(f"The model {path!r} could not be loaded: {reason}") from e
+        raise ModelError(f"The model {path!r} could not be loaded: {load_failure(path, e)}") from e
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Within it transformers logs nothing but errors: what is wrong with a model is said by our own errors."""
+    held = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(held)
 
 
 @contextmanager
@@ -280,6 +298,7 @@ def _converted_gguf(file: Path) -> Path:
     """Returns the folder of the file's safetensors conversion, made on first use and kept in the cache."""
     if not file.is_file():
         raise ModelError(f"There is no file {file}: check the path.")
+    check_gguf(file)
     stat = file.stat()
     key = hashlib.sha256(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     folder = cache_folder() / "gguf" / f"{file.stem}-{key}"
@@ -292,12 +311,16 @@ def _converted_gguf(file: Path) -> Path:
     parent, name = str(file.resolve().parent), file.name
     transformers_logging.get_logger(__name__).warning("Converting %s to safetensors, once.", file)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as e:
-        raise ModelError(f"{file} could not be read as GGUF: {' '.join(str(e).split())[:300]}") from e
+        with _without_warnings():
+            tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+            )
+    except Exception as e:  # a damaged file can raise anything
+        if _memory_ran_out(e):
+            raise
+        reason = " ".join(str(e).split())[:300]
+        raise ModelError(f"{file} could not be read as GGUF ({reason}): fetch it again, or take another.") from e
     # The weights are plain after loading; transformers refuses to save a model that still says they are not.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path, PurePath
 
 from selfjudge.errors import ModelError
@@ -40,6 +41,23 @@ def check_adapter(folder: Path) -> None:
     """
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{folder} holds no {ADAPTER_WEIGHTS}{_instead(folder)}.")
+
+
+def check_gguf(file: Path) -> None:
+    """Passes a .gguf file that has weights, by its header alone: magic, version, number of tensors, number of values.
+
+    Raises:
+        ModelError: if it has none, or is no such file.
+    """
+    try:
+        with file.open("rb") as opened:
+            magic, _, tensors, _ = struct.unpack("<4sIQQ", opened.read(24))
+    except (OSError, struct.error) as e:
+        raise ModelError(f"{file} could not be read as GGUF (it has no whole header): fetch it again.") from e
+    if magic != b"GGUF":
+        raise ModelError(f"{file} could not be read as GGUF (it does not begin with GGUF): fetch it again.")
+    if not tensors:
+        raise ModelError(f"{file} holds no weights, only a vocabulary: name a .gguf file of a model.")
 
 
 def _instead(folder: Path) -> str:
