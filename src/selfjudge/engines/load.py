@@ -29,6 +29,7 @@ from selfjudge.engines.context import context_of
 from selfjudge.engines.damaged_files import load_failure
 from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
 from selfjudge.engines.generation import read_eos_ids, set_eos_ids
+from selfjudge.engines.judging_way import judging_way
 from selfjudge.engines.safe_files import check_adapter, check_gguf, check_weights
 from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.whole_folder import whole_folder
@@ -105,6 +106,7 @@ def load_model(
         model = with_adapter(model, resolve_model(path), adapter_folder(Path(adapter)))
     model = model.to(device).eval()
     sampling_way(model)
+    judging_way(model)
     return LoadedModel(model, chat, model_templates(path))
 
 

@@ -69,17 +69,7 @@ def find_form(
             f"The chat template of {template.name!r} cannot render a question and its answer "
             f"({' '.join(str(e.__cause__).split())[:200]}): set model.chat_template to a Jinja file of one that can."
         ) from e
-    for what, text, rendered in (("user", QUESTION, before), ("assistant", ANSWER, last)):
-        if text not in rendered:
-            raise ModelError(
-                f"The chat template of {template.name!r} leaves out what the {what} says: set model.chat_template to "
-                "a Jinja file of one that does not."
-            )
-    if last.count(ANSWER) != 1 or last.rfind(QUESTION) > last.rfind(ANSWER):
-        raise ModelError(
-            f"The chat template of {template.name!r} writes an answer twice, or before its question: set "
-            "model.chat_template to a Jinja file of one that does not."
-        )
+    _check_probe(template.name, before, last)
     header = between(last, QUESTION, ANSWER)
     lead = _lead(before[before.rfind(QUESTION) + len(QUESTION) :], header, marks)
     final = last[last.rfind(ANSWER) + len(ANSWER) :]
@@ -90,6 +80,21 @@ def find_form(
         _end(final, header, _continued(template, answered, off), _beginnings(before, structure), structure, stops, bos),
         strips,
     )
+
+
+def _check_probe(name: str, before: str, last: str) -> None:
+    """Raises ModelError unless a question stands in its prompt, and an answer once and after its question."""
+    for what, text, rendered in (("user", QUESTION, before), ("assistant", ANSWER, last)):
+        if text not in rendered:
+            raise ModelError(
+                f"The chat template of {name!r} leaves out what the {what} says: set model.chat_template to "
+                "a Jinja file of one that does not."
+            )
+    if last.count(ANSWER) != 1 or last.rfind(QUESTION) > last.rfind(ANSWER):
+        raise ModelError(
+            f"The chat template of {name!r} writes an answer twice, or before its question: set "
+            "model.chat_template to a Jinja file of one that does not."
+        )
 
 
 def _strips(

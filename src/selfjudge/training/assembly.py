@@ -66,8 +66,7 @@ def self_judge_trainer(
     else:
         policy = engine.policy(sampled, run.checkpoints / "rollout")
         parts = _collector(recipe, policy, own, engine.start or reference, reference, served, policy.hand_over)
-    parts = replace(parts, prompts_per_batch=args.per_device_train_batch_size)
-    collector = source.collector(parts, prompts, args)
+    collector = source.collector(_batched_as_trained(parts, loaded, args), prompts, args)
     if twin is not None:
         empty(twin)
     return SelfJudgeTrainer(
@@ -94,6 +93,16 @@ def _reference(recipe: Recipe, loaded: LoadedModel, sampled: Any, autocast: torc
     if recipe.self_training.lora is None:
         return TransformersEngine(copy.deepcopy(loaded.model).requires_grad_(False), loaded.chat, **options)
     return TransformersEngine(sampled, loaded.chat, adapter=False, **options)
+
+
+def _batched_as_trained(collector: RolloutCollector, loaded: LoadedModel, args: Any) -> RolloutCollector:
+    """Returns a collector whose reference computes the training's micro-batches, where rounding makes a difference.
+
+    In float32 that is one of 1e-6 nats, and all pairs of a rollout together are faster.
+    """
+    if args.mixed_precision not in _AUTOCAST and loaded.model.dtype == torch.float32:
+        return collector
+    return replace(collector, prompts_per_batch=args.train_batch_size)
 
 
 def _collector(

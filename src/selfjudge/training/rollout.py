@@ -99,7 +99,7 @@ class RolloutCollector:
     ``response_kl`` compares the weights in training with the reference, whatever engine samples. ``hand_over`` gives
     the weights as they are to an engine that has its own copy; what is drawn afterwards comes from these.
     ``prompts_per_batch``: of the training's micro-batches. The reference then computes these very batches, as rounding
-    depends on what a batch is made of; without, it computes all pairs together.
+    in 16 bits depends on what a batch is made of; without, it computes all pairs together.
     """
 
     policy: Engine

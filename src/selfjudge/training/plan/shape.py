@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from selfjudge.engines.context import context_of
 from selfjudge.engines.load import pretrained, resolve_model
-from selfjudge.errors import MissingExtraError, ModelError
+from selfjudge.errors import MissingExtraError, ModelError, SelfJudgeError
 from selfjudge.recipes.schema import LoraSection
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.lora import put_adapter
@@ -91,7 +91,9 @@ def read_config(path: str | Path) -> PreTrainedConfig:
             return _gguf_config(local)
         found: PreTrainedConfig = pretrained(AutoConfig, resolve_model(path))
         return found
-    except (OSError, ValueError, ImportError, KeyError) as e:
+    except SelfJudgeError:
+        raise
+    except Exception as e:  # whatever a library raises at a damaged file
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"The config of the model {str(path)!r} could not be read: {reason}") from e
 
