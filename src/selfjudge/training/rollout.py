@@ -198,7 +198,8 @@ class RolloutCollector:
 
     def _with_reference(self, pairs: list[Pair], prompts: int) -> list[Pair]:
         if self.prompts_per_batch is None:
-            distinct = list(dict.fromkeys(response_rows(pairs)))  # a sample can be in several pairs
+            rows = [(p.prompt_ids, ids) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)]
+            distinct = list(dict.fromkeys(rows))  # a sample can be in several pairs
             known = dict(zip(distinct, self.reference.response_logprobs(distinct), strict=True))
             return _referenced(pairs, [known[row] for row in response_rows(pairs)])
         batches = deal(pairs, -(-prompts // self.prompts_per_batch))
