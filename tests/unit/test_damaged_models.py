@@ -176,7 +176,7 @@ def test_commands_say_it_in_a_sentence(
         run_jsft(on(tiny_recipe(), model), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["selfjudge", "model", "check", str(model)])
+    monkeypatch.setattr(sys, "argv", ["selfjudge", "model", "check", str(model), "--template", "world"])
     with pytest.raises(SystemExit) as end:
         main()
     said = capsys.readouterr()

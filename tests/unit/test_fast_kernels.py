@@ -22,6 +22,7 @@ from selfjudge.benchmarks.task import Settings
 from selfjudge.benchmarks.tasks import make_task
 from selfjudge.engines import fast_kernels
 from selfjudge.engines.fast_kernels import _norm, is_plain_norm
+from selfjudge.engines.judging_way import judging_way
 
 
 class Gated(LlamaRMSNorm):
@@ -156,6 +157,7 @@ def test_within_it_norms_are_norm_and_afterwards_as_they_were(
 @pytest.mark.parametrize("name", ["judge", "sample", "step", "jsft"])
 def test_engine_and_trainers_work_within_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = random_model("tiny", "cpu", torch.float32)
+    judging_way(loaded.model)  # what is tried once does not count
     seen: list[bool] = []
     loaded.model.register_forward_pre_hook(lambda model, args: seen.append("forward" in model.model.norm.__dict__))
     monkeypatch.setattr(fast_kernels, "_on_gpu", lambda model: True)
