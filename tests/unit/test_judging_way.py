@@ -42,7 +42,7 @@ def test_a_way_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, caplog: p
         raise TypeError("no such argument")
 
     monkeypatch.setattr(module.PackedForward, "run", fails)
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger=module.__name__):
         assert judging_way(tiny_model("llama")) == JudgingWay(packed=False, shares=True)
     assert "no such argument" in caplog.text
 
