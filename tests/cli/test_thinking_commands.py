@@ -26,9 +26,11 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_thinking_model(tmp_path_factory.mktemp("thinking") / "model")
 
 
+SETTINGS = ("--template", "world", "--n", "8", "--max-new-tokens", "12", "--seed", "2")
+
+
 def sample(run, model, source, output, *extra):
-    options = ("--template", "world", "--n", "8", "--max-new-tokens", "12", "--seed", "2")
-    result = run("sample", "--model", model, "--input", source, "--output", output, *options, *extra)
+    result = run("sample", "--model", model, "--input", source, "--output", output, *SETTINGS, *extra)
     assert result.code == 0, result.err
     return read(output)
 
@@ -36,6 +38,9 @@ def sample(run, model, source, output, *extra):
 def test_sample_judges_the_answers_and_keeps_the_thoughts(run, thinker, write, tmp_path):
     source = write("prompts.jsonl", [{"prompt": PROMPT}, {"prompt": PROMPT, "candidates": ["oak", "tide"]}])
     drawn, given = sample(run, thinker, source, tmp_path / "on.jsonl", *ON)
+    unanswered = drawn["candidates"].count("")
+    said = run("sample", "--model", thinker, "--input", source, "--output", tmp_path / "again.jsonl", *SETTINGS, *ON)
+    assert f"before an answer {unanswered}: raise --max-new-tokens" in " ".join(said.out.split())
     thoughts = drawn["candidates_reasoning_content"]
     assert len(thoughts) == len(drawn["candidates"]) == 8
     assert any(thoughts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import tiny_model
 from transformers import AutoConfig, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from selfjudge.baselines.run import run_baseline
@@ -60,6 +61,26 @@ def test_at_learning_rate_0_nothing_lies_between_policy_and_reference(
         assert row["logps/chosen"] < -1
 
 
+def test_nor_in_16_bits_where_a_batch_decides_how_rows_are_rounded(
+    tmp_path: Path, world_tokenizer: PreTrainedTokenizerFast, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "max_position_embeddings": 256}  # smaller ones round alike
+    ids = {key: getattr(world_tokenizer, key) for key in ("pad_token_id", "eos_token_id")}
+    tiny_model("llama", len(world_tokenizer), **sizes, **ids, bos_token_id=None).save_pretrained(tmp_path / "model")
+    world_tokenizer.save_pretrained(tmp_path / "model")
+    made = tiny_recipe(
+        40,
+        self_training={
+            "start": str(tmp_path / "model"),
+            "lora": {"r": 4},
+            "rollout": {"top_p": 1.0, "max_new_tokens": 40},
+            "training": {**STAYS, "per_device_train_batch_size": 4, "bf16": True},
+        },
+    )
+    for row in logged(run_self_training(made, tmp_path / "run")):
+        assert [row[name] for name in BETWEEN] == [0] * 4
+
+
 @pytest.mark.parametrize("method", ["offline", "off-policy"])
 def test_nor_where_the_pairs_come_from_elsewhere(tmp_path: Path, recipe: Callable[..., Recipe], method: Any) -> None:
     for row in logged(run_baseline(method, recipe(LORA, STAYS), tmp_path / "run")):
@@ -74,6 +95,17 @@ def test_nor_in_trls_dpo(tmp_path: Path, recipe: Callable[..., Recipe], lora: An
     assert len(rows) == STAYS["max_steps"]
     for row in rows:
         assert [row[name] for name in BETWEEN[1:]] == pytest.approx([0] * 3, abs=1e-6)
+
+
+def test_trls_dpo_takes_experts_as_self_training_does(
+    tmp_path: Path, world_tokenizer: PreTrainedTokenizerFast, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    tiny_model("qwen3_moe", len(world_tokenizer), bos_token_id=None).save_pretrained(tmp_path / "experts")
+    world_tokenizer.save_pretrained(tmp_path / "experts")
+    start = str(tmp_path / "experts")
+    made = tiny_recipe(16, self_training={"start": start, "lora": LORA, "training": {**STAYS, "max_steps": 1}})
+    made = made.model_copy(update={"baselines": BaselinesSection(start=start)})
+    assert run_baseline("dpo", made, tmp_path / "run").info["status"] == "finished"
 
 
 def test_the_model_keeps_its_own_rates(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:

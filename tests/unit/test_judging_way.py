@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from families import bare_chat, tiny_model
+from transformers import PreTrainedTokenizerFast
 
 from selfjudge.engines import judging_way as module
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.judging_way import JudgingWay, judging_way
+from selfjudge.engines.load import load_model
 from selfjudge.templates.encode import JudgmentPrompt
 
 
@@ -30,6 +33,15 @@ def test_a_model_with_attention_of_its_own_does_not(family: str, caplog: pytest.
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([prompt.token_ids]), use_cache=False).logits[0, -1]
         assert logits.softmax(-1)[[5, 6]].tolist() == pytest.approx(list(p), rel=1e-4)
+
+
+def test_it_is_tried_when_a_model_is_loaded(
+    tmp_path: Path, world_tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_model("diffllama", len(world_tokenizer)).save_pretrained(tmp_path)
+    world_tokenizer.save_pretrained(tmp_path)
+    load_model(tmp_path)
+    assert "DiffLlamaForCausalLM is judged without the quick ways" in caplog.text
 
 
 def test_nothing_is_tried_where_the_layers_rule_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
