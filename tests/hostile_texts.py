@@ -81,13 +81,8 @@ def deepseek() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def llama_2() -> PreTrainedTokenizerFast:
-    """SentencePiece-like BPE with bytes to fall back on; turns are marked by ``[INST]`` in plain text."""
-    core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    core.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
+def trained_with_bytes(core: Tokenizer) -> str:
+    """Returns a BPE tokenizer trained on the corpus, described, with a token for each byte to fall back on."""
     trainer = trainers.BpeTrainer(
         vocab_size=700, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False, max_token_length=12
     )
@@ -96,7 +91,17 @@ def llama_2() -> PreTrainedTokenizerFast:
     vocab = described["model"]["vocab"]
     for i in range(256):
         vocab[f"<0x{i:02X}>"] = len(vocab)
-    core = Tokenizer.from_str(json.dumps(described))
+    return json.dumps(described)
+
+
+def llama_2() -> PreTrainedTokenizerFast:
+    """SentencePiece-like BPE with bytes to fall back on; turns are marked by ``[INST]`` in plain text."""
+    core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    core = Tokenizer.from_str(trained_with_bytes(core))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = LLAMA_2
     return tokenizer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from families import tiny_model
 from tokenizers import AddedToken
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from selfjudge.world.model import build_tokenizer
 
@@ -29,22 +31,10 @@ def thinking_tokenizer() -> PreTrainedTokenizerFast:
 
 def thinking_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Random weights, in eval mode. At each place one token of six ends a thought, and one of six a turn."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config).eval()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model: Any = tiny_model("llama", len(tokenizer), **sizes, **ids, max_position_embeddings=256, initializer_range=0.1)
+    with torch.no_grad():
         # A large first feature of every token makes a bias of the head's first column.
         model.model.embed_tokens.weight[:, 0] = 4
         head = model.lm_head.weight

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.judging_way import judging_way
-from selfjudge.engines.reading import SAME_LENGTH, TOGETHER, UNCACHED
 from selfjudge.engines.sampling_way import sampling_way
+from selfjudge.engines.stepwise import SAME_LENGTH, TOGETHER, UNCACHED
 from selfjudge.templates.encode import JudgmentPrompt
 
 NEW = 12

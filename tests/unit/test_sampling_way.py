@@ -18,8 +18,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from selfjudge.engines import sampling_way as module
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.reading import SAME_LENGTH, TOGETHER, UNCACHED, SamplingWay
 from selfjudge.engines.sampling_way import sampling_way
+from selfjudge.engines.stepwise import SAME_LENGTH, TOGETHER, UNCACHED, SamplingWay
 from selfjudge.errors import ModelError
 from selfjudge.templates.encode import JudgmentPrompt
 

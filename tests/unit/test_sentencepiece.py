@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 
 import pytest
 from chat_templates import TEMPLATES
-from hostile_texts import CORPUS
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from hostile_texts import trained_with_bytes
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.records import Message
@@ -34,15 +33,7 @@ def trained() -> str:
     core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     # As SentencePiece does: no token goes over a space into the next word.
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False, max_token_length=12
-    )
-    core.train_from_iterator([line for text in CORPUS for line in text.splitlines()], trainer)
-    described = json.loads(core.to_str())
-    vocab = described["model"]["vocab"]
-    for i in range(256):
-        vocab[f"<0x{i:02X}>"] = len(vocab)
-    return json.dumps(described)
+    return trained_with_bytes(core)
 
 
 def sentencepiece(name: str, kind: str) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from selfjudge.core.bracket import BracketState
-from selfjudge.engines.reading import left_pad
+from selfjudge.engines.stepwise import left_pad
 from selfjudge.records import Comparison, Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder

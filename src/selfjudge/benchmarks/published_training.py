@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from selfjudge.benchmarks.published import PublishedJudge
 from selfjudge.data.rows import Row
-from selfjudge.engines.reading import left_pad
+from selfjudge.engines.stepwise import left_pad
 from selfjudge.records import Comparison, Message
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder

@@ -13,7 +13,7 @@ from selfjudge.benchmarks.task import Settings, Task
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import LoadedModel
-from selfjudge.engines.reading import left_pad
+from selfjudge.engines.stepwise import left_pad
 from selfjudge.errors import DataError
 from selfjudge.templates.chat import ChatEncoder
 

@@ -7,7 +7,7 @@ from collections import Counter
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
-from selfjudge.engines.reading import cache_name
+from selfjudge.engines.stepwise import cache_name
 
 _WITHOUT_A_CACHE = {"moe", "mlp", "dummy"}
 _RECURRENT = {"recurrent"}

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from selfjudge.engines.base import SamplingParams
-from selfjudge.engines.reading import TOGETHER, Reading
 from selfjudge.engines.sampling_way import sampling_way
+from selfjudge.engines.stepwise import TOGETHER, StepwiseBatch
 
 _COMPACT_AT = 0.75
 """Ended rows leave the batch once no more than this share goes on: leaving copies the cache."""
@@ -92,8 +92,8 @@ def decode(
     device, way = model.device, sampling_way(model)
     stops = torch.tensor(list(stop_ids), device=device)
     u = u.flatten(0, 1).to(device)
-    reading = Reading(model, way, prompts, params.n, pad_id)
-    logits = reading.first()
+    batch = StepwiseBatch(model, way, prompts, params.n, pad_id)
+    logits = batch.first()
     rows = torch.arange(len(u), device=device)
     out = torch.full(u.shape, int(stops[0]), device=device)
     out_logprobs = torch.zeros(u.shape, device=device)
@@ -111,9 +111,9 @@ def decode(
             break
         if way.mixed and remaining <= _COMPACT_AT * len(rows):
             keep = going.nonzero().squeeze(-1)
-            reading.keep(keep)
+            batch.keep(keep)
             rows, tokens, going = (t[keep] for t in (rows, tokens, going))
-        logits = reading.next(tokens)
+        logits = batch.next(tokens)
     return cut(out, out_logprobs, stop_ids, params.n)
 
 
@@ -123,8 +123,8 @@ def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: in
     Returns:
         The logits of the first new token [prompts, vocab], the attention mask [prompts, longest], and the cache.
     """
-    reading = Reading(model, TOGETHER, prompts, 1, pad_id)
-    return reading.first(), reading.mask, reading.cache
+    batch = StepwiseBatch(model, TOGETHER, prompts, 1, pad_id)
+    return batch.first(), batch.mask, batch.cache
 
 
 def cut(ids: Tensor, logprobs: Tensor, stop_ids: Sequence[int], n: int) -> list[list[Sampled]]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from selfjudge.engines.eval_mode import EvalMode
 from selfjudge.engines.own_rope import own_rope
-from selfjudge.engines.reading import TOGETHER, WAYS, Reading, SamplingWay
+from selfjudge.engines.stepwise import TOGETHER, WAYS, SamplingWay, StepwiseBatch
 from selfjudge.errors import ModelError
 
 _PROMPTS = (3, 11)
@@ -96,15 +96,15 @@ def _stepped(
     """Yields how far the logits of each step are from those at ``places`` of ``alone``."""
     new = torch.tensor([row[-_NEW:] for row in rows], device=model.device)
     going = torch.tensor(places, device=model.device)
-    reading, held = Reading(model, way, [row[:-_NEW] for row in rows[::_SAMPLES]], _SAMPLES, 0), _held(model)
-    yield _distance(reading.first(), alone[going, 0])
+    batch, held = StepwiseBatch(model, way, [row[:-_NEW] for row in rows[::_SAMPLES]], _SAMPLES, 0), _held(model)
+    yield _distance(batch.first(), alone[going, 0])
     if way is TOGETHER and any(held.get(place) is not tensor for place, tensor in _held(model).items()):
         yield float("inf")  # rows that leave would stay in there
     for step in range(_NEW):
-        yield _distance(reading.next(new[:, step]), alone[going, step + 1])
+        yield _distance(batch.next(new[:, step]), alone[going, step + 1])
         if step == 0 and way.mixed:
             stay = torch.tensor([i for i in range(len(rows)) if i != _LEAVES], device=model.device)
-            reading.keep(stay)
+            batch.keep(stay)
             new, going = new[stay], going[stay]
 
 

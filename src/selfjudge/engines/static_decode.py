@@ -22,10 +22,10 @@ from selfjudge.engines.causal_lm import can_share
 from selfjudge.engines.decode import Ended, Sampled, cut, decode, draw, prefill, tell
 from selfjudge.engines.grouped_attention import grouped_attention
 from selfjudge.engines.own_rope import own_rope
-from selfjudge.engines.reading import TOGETHER
 from selfjudge.engines.recorded import Recorded
 from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.static_lora import StaticLora
+from selfjudge.engines.stepwise import TOGETHER
 
 _COLUMNS = 128
 """The cache's length is rounded up to a multiple of this, so that shapes are few."""

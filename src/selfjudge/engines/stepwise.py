@@ -45,7 +45,7 @@ UNCACHED = SamplingWay(
 WAYS = (TOGETHER, SAME_LENGTH, UNCACHED)
 
 
-class Reading:
+class StepwiseBatch:
     """Rows that grow by a token at a time, and what a model keeps of them between two tokens."""
 
     def __init__(
