@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model, load_tokenizer, save_model
+from selfjudge.engines.load import load_model, load_tokenizer
+from selfjudge.engines.save import save_model
 from selfjudge.judge import Judge
 from selfjudge.records import Comparison
 from selfjudge.templates.chat import ChatEncoder

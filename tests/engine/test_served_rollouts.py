@@ -22,8 +22,9 @@ if not (importlib.util.find_spec("vllm") and importlib.util.find_spec("openai"))
 from selfjudge.data.io import read_jsonl
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model, save_model
+from selfjudge.engines.load import load_model
 from selfjudge.engines.openai_server import OpenAIEngine
+from selfjudge.engines.save import save_model
 from selfjudge.errors import EngineError, ModelError
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.self_training import run_self_training

@@ -18,7 +18,8 @@ from selfjudge.baselines.run import run_baseline
 from selfjudge.data.io import read_jsonl
 from selfjudge.engines.base import SamplingParams
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model, save_model
+from selfjudge.engines.load import load_model
+from selfjudge.engines.save import save_model
 from selfjudge.judge import Judge
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Completion, Message

@@ -13,7 +13,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, TrainerCallb
 from selfjudge.data.io import read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model, save_model
+from selfjudge.engines.load import load_model
+from selfjudge.engines.save import save_model
 from selfjudge.errors import EngineError
 from selfjudge.judge import Judge
 from selfjudge.recipes.schema import Recipe

@@ -19,7 +19,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerB
 
 from selfjudge.engines import openai_connection
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import load_model, save_model
+from selfjudge.engines.load import load_model
+from selfjudge.engines.save import save_model
 from selfjudge.errors import RunError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from selfjudge.cli.main import main
-from selfjudge.engines.load import load_model, load_tokenizer, pretrained, save_model
+from selfjudge.engines.load import load_model, load_tokenizer, pretrained
+from selfjudge.engines.save import save_model
 from selfjudge.errors import ModelError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.jsft import run_jsft

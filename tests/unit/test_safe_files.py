@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM
 
 from selfjudge.baselines.scorer import load_scorer
 from selfjudge.data.sources import load_preferences
-from selfjudge.engines.load import adapter_folder, load_model, load_tokenizer, save_model
+from selfjudge.engines.load import adapter_folder, load_model, load_tokenizer
 from selfjudge.engines.safe_files import check_weights
+from selfjudge.engines.save import save_model
 from selfjudge.errors import DataError, ModelError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.template import load_templates

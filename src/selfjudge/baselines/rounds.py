@@ -28,7 +28,8 @@ from selfjudge.baselines.scorer import RewardScorer, load_scorer
 from selfjudge.baselines.selection import at_least, best
 from selfjudge.baselines.sft import sft_dataset, sft_trainer
 from selfjudge.data.load import prepare_data
-from selfjudge.engines.load import LoadedModel, save_model
+from selfjudge.engines.load import LoadedModel
+from selfjudge.engines.save import save_model
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.comparison import RaftSection, RestSection
 from selfjudge.recipes.schema import Recipe

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from accelerate.utils.memory import should_reduce_batch_size
+from transformers.utils import logging as transformers_logging
 
 _OBJECTS = (
     "config.json",
@@ -72,3 +77,19 @@ def _json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Whether an error says nothing of a file, but that there was no room for it."""
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Within it transformers logs nothing but errors: what is wrong with a model is said by our own errors."""
+    held = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(held)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
@@ -22,25 +18,23 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.integrations import deepspeed
-from transformers.utils import logging as transformers_logging
 
 from selfjudge.engines.adapter_load import with_adapter
 from selfjudge.engines.context import context_of
-from selfjudge.engines.damaged_files import load_failure
+from selfjudge.engines.damaged_files import load_failure, memory_ran_out, without_warnings
 from selfjudge.engines.fit import refuse, tokenizer_problems, weight_problems
 from selfjudge.engines.generation import read_eos_ids, set_eos_ids
+from selfjudge.engines.gguf_files import converted_gguf
 from selfjudge.engines.judging_way import judging_way
-from selfjudge.engines.safe_files import check_adapter, check_gguf, check_weights
+from selfjudge.engines.safe_files import check_adapter, check_weights
 from selfjudge.engines.sampling_way import sampling_way
-from selfjudge.engines.whole_folder import whole_folder
-from selfjudge.errors import MissingExtraError, ModelError
+from selfjudge.engines.save import TEMPLATES_FOLDER
+from selfjudge.errors import ModelError
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.templates.chat import ChatEncoder, chat_template_text
 from selfjudge.templates.self_check import findings
-from selfjudge.templates.template import TemplateSet
 from selfjudge.templates.thinking import Thinking
 
-_TEMPLATES = "judgment_templates"
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -151,7 +145,7 @@ def model_templates(path: str | Path) -> str:
     """
     if str(path) == BUILTIN_WORLD:
         return "world"
-    folders = (Path(resolve_model(path)) / _TEMPLATES).glob("*")
+    folders = (Path(resolve_model(path)) / TEMPLATES_FOLDER).glob("*")
     return next((str(folder) for folder in folders if folder.is_dir()), "general")
 
 
@@ -169,7 +163,7 @@ def resolve_model(path: str | Path) -> str:
     """
     local = Path(path)
     if local.suffix == ".gguf":
-        return str(_converted_gguf(local))
+        return str(converted_gguf(local))
     if local.is_dir():
         for folder in (local, local / "final"):
             if (folder / "config.json").is_file():
@@ -179,31 +173,6 @@ def resolve_model(path: str | Path) -> str:
     if looks_local or local.exists():
         raise ModelError(f"There is no model folder at {path}: check the path.")
     return str(path)
-
-
-def save_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    templates: TemplateSet | None = None,
-    check: Callable[[Path], None] = lambda _: None,
-) -> None:
-    """Writes model (safetensors), tokenizer and the judgment templates it knows, whole or not at all.
-
-    ``check`` looks at what was written before it is kept; what it raises leaves nothing behind.
-
-    Raises:
-        RunError: if there is no room for it, or it must not be written there.
-    """
-    with whole_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        if templates is not None:
-            kept = temporary / _TEMPLATES / templates.name
-            kept.mkdir(parents=True)
-            for template in templates.templates:
-                shutil.copyfile(templates.folder / f"{template.principle}.txt", kept / f"{template.principle}.txt")
-        check(temporary)
 
 
 def pretrained_model(auto_class: Any, path: str | Path, **kwargs: Any) -> Any:
@@ -233,10 +202,10 @@ def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
     Code that comes with a model is never run.
     """
     try:
-        with _whole(), _without_warnings():
+        with _whole(), without_warnings():
             return auto_class.from_pretrained(path, trust_remote_code=False, **kwargs)
     except Exception as e:  # a damaged file can raise anything
-        if _memory_ran_out(e):
+        if memory_ran_out(e):
             raise
         if "trust_remote_code" in str(e):
             raise ModelError(
@@ -244,21 +213,6 @@ def pretrained(auto_class: Any, path: str, **kwargs: Any) -> Any:
                 "use a model whose architecture transformers has."
             ) from e
         raise ModelError(f"The model {path!r} could not be loaded: {load_failure(path, e)}") from e
-
-
-def _memory_ran_out(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Within it transformers logs nothing but errors: what is wrong with a model is said by our own errors."""
-    held = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(held)
 
 
 @contextmanager
@@ -294,44 +248,3 @@ def adapter_folder(path: Path) -> Path:
         raise ModelError(f"{path} holds no adapter (no adapter_config.json): name an adapter or a LoRA run folder.")
     check_adapter(folder)
     return folder
-
-
-def _converted_gguf(file: Path) -> Path:
-    """Returns the folder of the file's safetensors conversion, made on first use and kept in the cache."""
-    if not file.is_file():
-        raise ModelError(f"There is no file {file}: check the path.")
-    check_gguf(file)
-    stat = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    folder = cache_folder() / "gguf" / f"{file.stem}-{key}"
-    if folder.is_dir():
-        return folder
-    try:
-        import gguf  # noqa: F401
-    except ImportError as e:
-        raise MissingExtraError("Reading a .gguf model", "gguf") from e
-    parent, name = str(file.resolve().parent), file.name
-    transformers_logging.get_logger(__name__).warning("Converting %s to safetensors, once.", file)
-    try:
-        with _without_warnings():
-            tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
-            )
-    except Exception as e:  # a damaged file can raise anything
-        if _memory_ran_out(e):
-            raise
-        reason = " ".join(str(e).split())[:300]
-        raise ModelError(f"{file} could not be read as GGUF ({reason}): fetch it again, or take another.") from e
-    # The weights are plain after loading; transformers refuses to save a model that still says they are not.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    save_model(model, tokenizer, folder)
-    return folder
-
-
-def cache_folder() -> Path:
-    """Returns where converted models are kept: $SELFJUDGE_CACHE, else ~/.cache/selfjudge."""
-    return Path(os.environ.get("SELFJUDGE_CACHE", Path.home() / ".cache" / "selfjudge"))

@@ -10,7 +10,8 @@ from transformers import TrainingArguments, set_seed
 
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.rows import Row, judgment_rows, policy_rows
-from selfjudge.engines.load import load_model, save_model
+from selfjudge.engines.load import load_model
+from selfjudge.engines.save import save_model
 from selfjudge.judge import as_messages
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.records import PreferenceRecord

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from selfjudge.engines.base_weights import write_base
-from selfjudge.engines.load import save_model
+from selfjudge.engines.save import save_model
 from selfjudge.engines.whole_folder import whole_folder
 from selfjudge.errors import ModelError
 from selfjudge.templates.template import TemplateSet

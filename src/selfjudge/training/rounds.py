@@ -19,7 +19,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from selfjudge.core.statistics import Rate, mean_rate, proportion
 from selfjudge.core.verdict import agreement_score
-from selfjudge.engines.load import save_model
+from selfjudge.engines.save import save_model
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.template import load_templates
 from selfjudge.training.held_out import Judged, judge_held_out
