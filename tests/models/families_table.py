@@ -56,6 +56,8 @@ MODELS = {
     "mpt": "MPT",
     "falcon": "Falcon",
 }
+# What nearly all names of classes end in: it says nothing, and makes the table too wide for a page.
+_CLASS_END = re.compile(r"(ForCausalLM|LMHeadModel)$")
 # Without the numbers, which are those of tiny models.
 _NUMBERS = re.compile(r"\b\d+ (?=[a-z])| of \d+ tokens( in \d+ of \d+ layers)?")
 _MARK = {True: "yes", False: "no", None: "not looked up"}
@@ -68,8 +70,7 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
     for name, models in MODELS.items():
         row = found[name]
         policy = row["policy"] if isinstance(row["policy"], str) else _MARK[row["policy"]]
-        rows.append(
-            [models, f"`{row['architecture']}`", _NUMBERS.sub("", row["cache"]), policy, *(_MARK[row[key]] for key in
-             ("judge", "prefix_sharing", "recorded_sampling", "vllm"))]
-        )  # fmt: skip
+        architecture = _CLASS_END.sub("", row["architecture"])
+        marks = [_MARK[row[key]] for key in ("judge", "prefix_sharing", "recorded_sampling", "vllm")]
+        rows.append([models, f"`{architecture}`", _NUMBERS.sub("", row["cache"]), policy, *marks])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

@@ -73,7 +73,7 @@ def sample_files(folder: Path, names: Sequence[str]) -> BaseWeights:
 
 
 def first_difference(trained_on: BaseWeights, found: BaseWeights) -> str | None:
-    """Returns the name of a weight in which two models differ, or None where they are the same as far as is known.
+    """Returns the name of a weight in which two models differ, or None if no such weight was found.
 
     Names that one of them does not have count for nothing, as versions of transformers give weights other names.
     """

@@ -33,7 +33,7 @@ _SIZES = (
     "n_head",
     "n_positions",
 )
-"""What is a number above zero in every config that has it; a list, one of each layer, is left to transformers."""
+"""Entries of a config that must be above zero. Lists, with one entry for each layer, are left to transformers."""
 _EXPLAINED = (OSError, ValueError, ImportError)
 """What libraries raise with a sentence for readers."""
 

@@ -25,7 +25,7 @@ def refuse(path: object, problems: Sequence[str]) -> None:
 
 
 def weight_problems(model: PreTrainedModel, loading: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong with the weights that a model was loaded from, as sentences.
+    """Returns the faults of the weights that a model was loaded from, a sentence for each.
 
     Args:
         model: as loaded.

@@ -93,7 +93,7 @@ class SampleReader:
         return replace(reading, text=answer) if reading.complete else reading
 
     def _without_end(self, ids: Sequence[int]) -> tuple[list[int], bool]:
-        """Returns a sample without what ends its turn, and whether it has any of that: all, or as far as it goes."""
+        """Returns a sample without the end of its turn, and whether it has that end, in full or in part."""
         core = self._end_core
         for length in range(len(core), 0, -1):
             if tuple(ids[len(ids) - length :]) == core[:length]:

@@ -98,7 +98,7 @@ class ChatTemplate:
 
 
 def _fixed(source: str, today: date) -> str:
-    """Returns a chat template that writes the given date for that of now."""
+    """Returns a chat template that writes ``today`` wherever it would ask the clock."""
     source = _CLOCK_AT.sub(lambda m: repr(today.strftime(m.group(2))), source)
     if not _CLOCK.search(source):
         return source

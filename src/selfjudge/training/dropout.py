@@ -14,7 +14,7 @@ _DRAWN = ("drop", "jitter")
 
 
 class OwnDropout:
-    """All that draws at random in a model in training: its layers' dropout, but not that of a LoRA adapter."""
+    """Whatever draws at random in a model in training, such as its layers' dropout, except a LoRA adapter's dropout."""
 
     def __init__(self, model: nn.Module) -> None:
         """Takes a model whose modules stay what they are."""
