@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import huggingface_hub.constants as hub
 import pytest
 import torch
+from families import BORDER, tiny_config
+from transformers import AutoModelForSequenceClassification
 from trl import DPOTrainer
 
 from selfjudge.baselines import rlhf, rounds, sft
@@ -25,9 +28,9 @@ from selfjudge.data.io import read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.data.rows import build_policy_rows
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import LoadedModel, load_model
+from selfjudge.engines.load import LoadedModel, load_model, load_tokenizer
 from selfjudge.errors import MissingExtraError, ModelError, RunError
-from selfjudge.judge import Judge
+from selfjudge.judge import Judge, as_messages
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Comparison, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -418,3 +421,19 @@ def _unstarted(made: Recipe) -> Recipe:
 def _judge(loaded: LoadedModel) -> Judge:
     engine = TransformersEngine(loaded.model, loaded.chat)
     return Judge(engine, JudgmentEncoder(load_templates("world"), loaded.chat))
+
+
+@pytest.mark.parametrize("family", ["phi3 (longrope)", "llama (dynamic rope)"])
+def test_a_short_row_has_its_own_reward_beside_a_long_one(tiny_model_folder: Path, family: str) -> None:
+    chat = load_tokenizer(tiny_model_folder)
+    config = tiny_config(family, len(chat.tokenizer), num_labels=1, pad_token_id=chat.tokenizer.pad_token_id)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    prompts, responses = ["Name a fox."] * 2, ["fox", "fox owl oak " * 12]
+    parts = [response_ids(as_messages(x), y, chat) for x, y in zip(prompts, responses, strict=True)]
+    rows = [[*prompt, *response] for prompt, response in parts]
+    assert len(rows[0]) < BORDER < len(rows[1])
+    with torch.no_grad():  # by a model that has seen nothing else
+        alone = [float(copy.deepcopy(model)(input_ids=torch.tensor([row])).logits) for row in rows]
+    found = RewardScorer(model, chat).score(prompts, responses)
+    assert found == pytest.approx(alone, abs=1e-5)

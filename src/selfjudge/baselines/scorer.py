@@ -20,6 +20,7 @@ from selfjudge.engines.load import (
     torch_dtype,
     whole_pretrained,
 )
+from selfjudge.engines.own_rope import own_rope
 from selfjudge.errors import ModelError
 from selfjudge.judge import as_messages
 from selfjudge.records import Message
@@ -67,7 +68,7 @@ class RewardScorer:
         ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         device = self.model.device
-        with torch.no_grad():
+        with torch.no_grad(), own_rope(self.model).of(torch.tensor([[len(row)] for row in rows])):
             logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
         return [float(reward) for reward in logits.squeeze(-1).float()]
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from selfjudge.engines.damaged_files import memory_ran_out, without_warnings
+from selfjudge.engines.fit import refuse, weight_problems
 from selfjudge.engines.safe_files import check_gguf
 from selfjudge.engines.save import save_model
 from selfjudge.errors import MissingExtraError, ModelError
@@ -20,7 +21,7 @@ def converted_gguf(file: Path) -> Path:
     """Returns the folder of the file's safetensors conversion, made on first use and kept in the cache.
 
     Raises:
-        ModelError: if the file is not there, cannot be read, or holds no weights.
+        ModelError: if the file is not there, cannot be read, or does not hold all weights.
         MissingExtraError: without the package that reads it.
     """
     if not file.is_file():
@@ -40,14 +41,15 @@ def converted_gguf(file: Path) -> Path:
     try:
         with without_warnings():
             tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
             )
     except Exception as e:  # a damaged file can raise anything
         if memory_ran_out(e):
             raise
         reason = " ".join(str(e).split())[:300]
         raise ModelError(f"{file} could not be read as GGUF ({reason}): fetch it again, or take another.") from e
+    refuse(file, weight_problems(model, loading))
     # The weights are plain after loading; transformers refuses to save a model that still says they are not.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
