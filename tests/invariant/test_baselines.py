@@ -13,7 +13,7 @@ from typing import Any
 import huggingface_hub.constants as hub
 import pytest
 import torch
-from families import BORDER, tiny_config
+from families import BORDER, tiny_config, tiny_model
 from transformers import AutoModelForSequenceClassification
 from trl import DPOTrainer
 
@@ -29,7 +29,7 @@ from selfjudge.data.load import prepare_data
 from selfjudge.data.rows import build_policy_rows
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import LoadedModel, load_model, load_tokenizer
-from selfjudge.errors import MissingExtraError, ModelError, RunError
+from selfjudge.errors import MissingExtraError, ModelError, RecipeError, RunError
 from selfjudge.judge import Judge, as_messages
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Comparison, Message, PreferenceRecord
@@ -437,3 +437,32 @@ def test_a_short_row_has_its_own_reward_beside_a_long_one(tiny_model_folder: Pat
         alone = [float(copy.deepcopy(model)(input_ids=torch.tensor([row])).logits) for row in rows]
     found = RewardScorer(model, chat).score(prompts, responses)
     assert found == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "rso", "raft", "rest", "rlhf", "reward-model"])
+def test_an_adapter_that_trl_would_not_train(
+    tmp_path: Path, recipe: Callable[..., Recipe], tiny_model_folder: Path, reward_folder: Path, method: str
+) -> None:
+    made = recipe()
+    changed = made.model_dump()
+    for stage in ("jsft", "self_training"):
+        changed[stage]["lora"] = {"r": 2, "target_modules": ["lm_head"]}
+    with pytest.raises(RecipeError, match=r"^lora\.target_modules: ") as said:
+        run_baseline(method, Recipe.model_validate(changed), tmp_path / "run")
+    assert "\n" not in str(said.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "raft"])
+def test_an_adapter_on_all_layers_that_take_one(
+    tmp_path: Path, recipe: Callable[..., Recipe], tiny_model_folder: Path, method: str
+) -> None:
+    chat = load_tokenizer(tiny_model_folder)
+    chat.tokenizer.save_pretrained(tmp_path / "mamba")
+    tiny_model("falcon_mamba", len(chat.tokenizer)).save_pretrained(tmp_path / "mamba")
+    made = recipe({"r": 2, "dropout": 0.0}, start=str(tmp_path / "mamba"))
+    made.model.path = str(tmp_path / "mamba")
+    run = run_baseline(method, made, tmp_path / "run")
+    before = load_model(tmp_path / "mamba").model.state_dict()
+    changed = {n for n, weight in load_model(run.path).model.state_dict().items() if not torch.equal(weight, before[n])}
+    assert {name.split(".")[-2] for name in changed} == {"in_proj", "x_proj"}

@@ -171,6 +171,19 @@ def test_not_on_the_model_it_is_merged_into(
         load_model(last, adapter=run.path / "round-1")
 
 
+def test_the_adapter_in_a_checkpoint_knows_its_base(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    section = {"training": {"max_steps": 2, "save_steps": 1, "learning_rate": 0.1}, "lora": {"r": 2}}
+    run = run_self_training(tiny_recipe(16, self_training=section), tmp_path / "run")
+    checkpoint = run.path / "checkpoints" / "checkpoint-2"
+    base = run.info["start"]
+    last = load_model(base, adapter=run.path / "adapter").model.state_dict()
+    assert all(
+        torch.equal(last[name], w) for name, w in load_model(base, adapter=checkpoint).model.state_dict().items()
+    )
+    with pytest.raises(ModelError, match="checkpoint-2 was trained on other weights"):
+        load_model(run.path, adapter=checkpoint)
+
+
 @pytest.mark.parametrize("sampled", [True, False], ids=["ours", "another's"])
 @pytest.mark.parametrize("other", ["wider", "deeper", "shallower", "gpt2"])
 def test_an_adapter_of_another_make(

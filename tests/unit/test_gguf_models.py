@@ -73,8 +73,9 @@ def test_all_weights_come_from_the_file(tmp_path: Path) -> None:
     here = loaded.model.state_dict()
     np.testing.assert_array_equal(here["model.embed_tokens.weight"], found["token_embd.weight"])
     np.testing.assert_array_equal(here["lm_head.weight"], found["output.weight"])
+    names = {"ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_v": "self_attn.v_proj"}
     for layer in range(LAYERS):
-        for theirs, ours in {"ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_v": "self_attn.v_proj"}.items():
+        for theirs, ours in names.items():
             name = f"model.layers.{layer}.{ours}.weight"
             np.testing.assert_array_equal(here[name], found[f"blk.{layer}.{theirs}.weight"])
 

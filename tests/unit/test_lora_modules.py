@@ -62,6 +62,16 @@ def test_mamba_layers_get_adapters_but_on_what_peft_refuses(family: str) -> None
     assert "out_proj" not in names
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_adapter_is_trained(family: str) -> None:
+    model = put_adapter(tiny_model(family), LoraSection(r=2, dropout=0)).train()
+    ids = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))
+    model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[..., 5].sum().backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if "lora_B" in name}
+    assert gradients
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+
+
 def test_layers_that_share_a_weight_take_no_adapter(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny_model("zamba2")
     unfit = unfit_modules(model)

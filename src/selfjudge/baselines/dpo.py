@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selfjudge.baselines.pairs import overall_pairs, token_pairs
-from selfjudge.baselines.parts import finish, peft_config, record, sft_model, trl_arguments
+from selfjudge.baselines.parts import finish, load_for_trl, peft_config, record, sft_model, trl_arguments
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import LoadedModel
 from selfjudge.recipes.comparison import DpoSection, RsoSection
@@ -25,7 +25,6 @@ from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, pad_id
-from selfjudge.training.start import load_start
 
 
 def run_dpo(
@@ -36,7 +35,7 @@ def run_dpo(
     RunFolder.check(output_dir, "dpo", recipe, resume=resume)
     set_seed(recipe.seed)
     start = sft_model(recipe)
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.policy_lora, output_dir))
+    loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.policy_lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     longest = min(recipe.data.max_length, loaded.context)
     pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)
@@ -70,7 +69,7 @@ def dpo_trainer(
     The reference is a frozen copy of what was loaded, or with LoRA the model without its adapter: left to itself, the
     trainer would load it from the path in the model's config.
     """
-    lora = peft_config(recipe.self_training.policy_lora)
+    lora = peft_config(loaded.model, recipe.self_training.policy_lora)
     return DPOTrainer(
         loaded.model,
         # Copied before the trainer is made: it binds the model's forward to the model, and a copy would run the policy.

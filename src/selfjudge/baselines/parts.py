@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
+from selfjudge.engines.load import LoadedModel
 from selfjudge.errors import RecipeError
 from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.training.arguments import Arguments, lora_config, training_arguments
+from selfjudge.training.arguments import Arguments, training_arguments
+from selfjudge.training.lora import adapter_config
 from selfjudge.training.merge import merge
 from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import earlier_result, record_data
+from selfjudge.training.start import load_start
 
 Item = TypeVar("Item")
 
@@ -52,6 +56,24 @@ def sft_model(recipe: Recipe) -> str:
     return start or earlier_result(recipe, "sft", "selfjudge baseline sft", "baselines.start")
 
 
+def load_for_trl(recipe: Recipe, path: str, lora: LoraSection | None, folder: str | Path) -> LoadedModel:
+    """Returns :func:`load_start` for a trainer of TRL's, which reads the weights of the output head past an adapter.
+
+    Raises:
+        ModelError: as :func:`load_start`.
+        RecipeError: if the model does not take the adapter, or it would be on the output head.
+    """
+    loaded = load_start(recipe, path, lora, folder)
+    head = loaded.model.get_output_embeddings()
+    name = next(name for name, module in loaded.model.named_modules() if module is head)
+    if lora is not None and check_target_module_exists(adapter_config(loaded.model, lora), name):
+        raise RecipeError(
+            f"lora.target_modules: the trainer of this baseline would not train an adapter on {name}: leave it out, or "
+            "set target_modules to all-linear, which does."
+        )
+    return loaded
+
+
 def reward_path(recipe: Recipe) -> str:
     """Returns the reward model.
 
@@ -62,9 +84,9 @@ def reward_path(recipe: Recipe) -> str:
     return recipe.baselines.reward or earlier_result(recipe, "reward-model", command, "baselines.reward")
 
 
-def peft_config(lora: LoraSection | None, task_type: str = "CAUSAL_LM") -> LoraConfig | None:
-    """Returns what a TRL trainer takes; with it, the model without its adapter is the reference."""
-    return None if lora is None else lora_config(lora, task_type)
+def peft_config(model: PreTrainedModel, lora: LoraSection | None, task_type: str = "CAUSAL_LM") -> LoraConfig | None:
+    """Returns what a TRL trainer of the model takes; with it, the model without its adapter is the reference."""
+    return None if lora is None else adapter_config(model, lora, task_type)
 
 
 def record(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:

@@ -27,6 +27,7 @@ from selfjudge.engines.load import (
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import OVERALL, PreferenceRecord
+from selfjudge.training.lora import check_lora
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first, on_main
 from selfjudge.training.result import save_trained
@@ -50,6 +51,7 @@ def run_reward_model(recipe: Recipe, output_dir: str | Path, *, resume: bool = F
     start = sft_model(recipe)
     chat = load_tokenizer(start, recipe.model.chat_template)
     model = main_first(lambda: _classifier(recipe, start))
+    check_lora(model, recipe.jsft.lora, "SEQ_CLS")
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     longest = min(recipe.data.max_length, context_length(model))
     pairs, dropped = token_pairs(overall_pairs(data), chat, longest)
@@ -60,7 +62,7 @@ def run_reward_model(recipe: Recipe, output_dir: str | Path, *, resume: bool = F
         args,
         train_dataset=_dataset([pair for _, pair in pairs]),
         processing_class=chat.tokenizer,
-        peft_config=peft_config(recipe.jsft.lora, "SEQ_CLS"),
+        peft_config=peft_config(model, recipe.jsft.lora, "SEQ_CLS"),
         callbacks=[MetricsFile(run)],
     )
     train(trainer, run)

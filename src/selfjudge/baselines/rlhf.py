@@ -13,6 +13,7 @@ from trl import RLOOConfig, RLOOTrainer
 from selfjudge.baselines.parts import (
     examples_per_step,
     finish,
+    load_for_trl,
     peft_config,
     record,
     reward_path,
@@ -32,7 +33,6 @@ from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching
-from selfjudge.training.start import load_start
 
 SAMPLES = 2
 """Per prompt, as in self-training."""
@@ -51,7 +51,7 @@ def run_rlhf(
     set_seed(recipe.seed)
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
+    loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     args.chat_template_kwargs = loaded.chat.switch
@@ -66,7 +66,7 @@ def run_rlhf(
         args,
         train_dataset=Dataset.from_dict({"prompt": [_chat(p.prompt) for p in prompts]}),
         processing_class=loaded.chat.tokenizer,
-        peft_config=peft_config(recipe.self_training.lora),
+        peft_config=peft_config(loaded.model, recipe.self_training.lora),
         callbacks=[MetricsFile(run), *callbacks],
     )
     train(trainer, run)

@@ -15,6 +15,7 @@ from selfjudge.baselines.parts import (
     OWN_ROWS,
     draw,
     examples_per_step,
+    load_for_trl,
     merged,
     peft_config,
     record,
@@ -105,7 +106,7 @@ def _run(method: Rounds, output_dir: str | Path, *, resume: bool) -> RunFolder:
     set_seed(recipe.seed)
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
+    loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     run = RunFolder.open(output_dir, method.name, recipe, resume=resume)
@@ -146,7 +147,7 @@ def _round(
     for keep in method.keeps:
         kept = keep(groups)
         dataset = sft_dataset((_ids(p, s), [False] * len(p.ids) + [True] * len(s.ids)) for p, s in kept)
-        lora = peft_config(recipe.self_training.lora)
+        lora = peft_config(loaded.model, recipe.self_training.lora)
         trainer = sft_trainer(loaded.model, args, dataset, chat, lora, [MetricsFile(run, step)])
         use_progress_bar(trainer)
         trainer.train()

@@ -14,6 +14,7 @@ from selfjudge.baselines.parts import (
     draw,
     examples_per_step,
     finish,
+    load_for_trl,
     record,
     reward_path,
     sft_model,
@@ -33,7 +34,6 @@ from selfjudge.training.resumable import train
 from selfjudge.training.rollout import identical
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import batching
-from selfjudge.training.start import load_start
 
 
 def run_rso(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
@@ -47,7 +47,7 @@ def run_rso(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     set_seed(recipe.seed)
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
-    loaded = main_first(lambda: load_start(recipe, start, recipe.self_training.lora, output_dir))
+    loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     prompts, dropped = rollout_prompts(recipe, data, loaded)
     # As many pairs as self-training sees in as many steps; no prompt is sampled twice.

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from selfjudge.baselines.parts import OWN_ROWS, finish, peft_config, record, trl_arguments
+from selfjudge.baselines.parts import OWN_ROWS, finish, load_for_trl, peft_config, record, trl_arguments
 from selfjudge.data.load import prepare_data
 from selfjudge.data.rows import build_policy_rows
 from selfjudge.errors import DataError
@@ -20,7 +20,6 @@ from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile
-from selfjudge.training.start import load_start
 
 IGNORED = -100
 """The label of a token that is not trained."""
@@ -32,7 +31,7 @@ def run_sft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     args = trl_arguments(recipe, "sft", output_dir, SFTConfig, values, packing=False, **OWN_ROWS)
     RunFolder.check(output_dir, "sft", recipe, resume=resume)
     set_seed(recipe.seed)
-    loaded = main_first(lambda: load_start(recipe, recipe.model.path, recipe.jsft.lora, output_dir))
+    loaded = main_first(lambda: load_for_trl(recipe, recipe.model.path, recipe.jsft.lora, output_dir))
     data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
     built = build_policy_rows(data.policy, loaded.chat, min(recipe.data.max_length, loaded.context))
     if not built.rows:
@@ -40,7 +39,7 @@ def run_sft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     dataset = sft_dataset((row.ids, row.is_target) for row in built.rows)
     run = RunFolder.open(output_dir, "sft", recipe, resume=resume)
     record(run, data, list(built.dropped), start=recipe.model.path, rows={"policy": len(built.rows)})
-    lora = peft_config(recipe.jsft.lora)
+    lora = peft_config(loaded.model, recipe.jsft.lora)
     trainer = sft_trainer(loaded.model, args, dataset, loaded.chat, lora, [MetricsFile(run)])
     train(trainer, run)
     finish(trainer, loaded.chat.tokenizer, run)

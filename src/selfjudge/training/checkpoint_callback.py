@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from selfjudge.engines.base_weights import write_base
 from selfjudge.errors import RunError
-from selfjudge.training.checkpoints import commit
+from selfjudge.training.checkpoints import commit, partial
 from selfjudge.training.processes import on_main
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.signals import Interrupted, Signals
+from selfjudge.training.whole_weights import shards_weights
 
 
 class NotFinite(RunError):
@@ -115,7 +118,14 @@ class CheckpointCallback(TrainerCallback, ExportableState):
         assert self._end is not None
         self._trainer.accelerator.wait_for_everyone()
         logs = self._end.logs
-        on_main(lambda: commit(self._run.checkpoints, state.global_step, logs, args.save_total_limit))
+
+        def write() -> None:
+            model = self._trainer.model
+            if isinstance(model, PeftModel) and not shards_weights(args):  # a process would see its shard alone
+                write_base(model, partial(self._run.checkpoints, state.global_step))
+            commit(self._run.checkpoints, state.global_step, logs, args.save_total_limit)
+
+        on_main(write)
         self.saved_step = state.global_step
         if self._stopping:
             raise Interrupted

@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,9 +17,12 @@ from selfjudge.recipes.schema import LoraSection
 from selfjudge.training.arguments import lora_config
 
 _ALL = "all-linear"
-_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
-_NOT_OF_MAMBA = {"conv1d", "out_proj"}
-"""peft refuses adapters on these modules of these models, whose kernels read their weights past the adapter."""
+_READ_PAST = {
+    **dict.fromkeys(("falcon_h1", "mamba2", "nemotron_h"), ("conv1d", "out_proj")),
+    **dict.fromkeys(("falcon_mamba", "mamba"), ("conv1d", "dt_proj", "out_proj")),
+    "jamba": ("dt_proj",),
+}
+"""By model type, the modules of Mamba layers whose weights are read past an adapter; peft does not know dt_proj."""
 
 _logger = logging.getLogger(__name__)
 
@@ -27,15 +30,24 @@ _logger = logging.getLogger(__name__)
 def put_adapter(model: PreTrainedModel, lora: LoraSection) -> PeftModel:
     """Returns the model with a fresh adapter, which changes ``model`` itself.
 
-    ``all-linear`` leaves out the modules of :func:`unfit_modules`.
-
     Raises:
         RecipeError: where peft refuses: the modules are not there, or do not take this adapter.
     """
-    return _with_adapter(model, lora, unfit_modules(model) if lora.target_modules == _ALL else {})
+    return _with_adapter(model, lora, adapter_config(model, lora))
 
 
-def check_lora(model: PreTrainedModel, lora: LoraSection | None) -> None:
+def adapter_config(model: PreTrainedModel, lora: LoraSection, task_type: str = "CAUSAL_LM") -> LoraConfig:
+    """Returns peft's config of an adapter for a model, a causal LM or what else ``task_type`` names.
+
+    ``all-linear`` leaves out the modules of :func:`unfit_modules`.
+    """
+    config = lora_config(lora, task_type)
+    if left_out := unfit_modules(model) if lora.target_modules == _ALL else None:
+        config.exclude_modules = list(left_out)
+    return config
+
+
+def check_lora(model: PreTrainedModel, lora: LoraSection | None, task_type: str = "CAUSAL_LM") -> None:
     """Tries an adapter on a model of the same config without weights; ``model`` stays as it is.
 
     Raises:
@@ -44,26 +56,26 @@ def check_lora(model: PreTrainedModel, lora: LoraSection | None) -> None:
     if lora is None:
         return
     unfit = unfit_modules(model)
-    asked = unfit if lora.target_modules == _ALL else {}
+    config = adapter_config(model, lora, task_type)
     with torch.random.fork_rng(), torch.device("meta"):
-        adapted = _with_adapter(type(model)(copy.deepcopy(model.config)), lora, asked)
+        adapted = _with_adapter(type(model)(copy.deepcopy(model.config)), lora, config)
     for name, module in adapted.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer) and name in unfit:
             raise RecipeError(
                 f"lora.target_modules: {name} of {type(model).__name__} takes no adapter ({unfit[name]}): leave it "
                 f"out, or set target_modules to {_ALL}, which does."
             )
-    if asked:
-        names = ", ".join(sorted({name.rpartition(".")[2] for name in asked}))
-        _logger.warning("LoRA on all linear layers leaves out %s (%s).", names, "; ".join(sorted(set(asked.values()))))
+    if config.exclude_modules:
+        names = ", ".join(sorted({name.rpartition(".")[2] for name in unfit}))
+        _logger.warning("LoRA on all linear layers leaves out %s (%s).", names, "; ".join(sorted(set(unfit.values()))))
 
 
 def unfit_modules(model: PreTrainedModel) -> dict[str, str]:
     """Returns the linear modules that take no adapter, by name, each with the reason.
 
     They are those that do not give what a linear layer gives, those that share their weight with another one (an
-    adapter on each could not be merged), and those that peft refuses. The output head, which may share its weight with
-    the embeddings, is none of them.
+    adapter on each could not be merged), and those whose weight is read past an adapter. The output head, which may
+    share its weight with the embeddings, is none of them.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     sharing: dict[int, int] = defaultdict(int)
@@ -75,8 +87,8 @@ def unfit_modules(model: PreTrainedModel) -> dict[str, str]:
             found[name] = "it gives more than a linear layer does"
         elif sharing[id(module.weight)] > 1:
             found[name] = "its weight is that of several layers"
-        elif model.config.model_type in _MAMBA and name.rpartition(".")[2] in _NOT_OF_MAMBA:
-            found[name] = "peft puts none on it in a Mamba layer"
+        elif name.rpartition(".")[2] in _READ_PAST.get(model.config.model_type, ()):
+            found[name] = "a Mamba layer reads its weight past an adapter"
     return found
 
 
@@ -88,10 +100,7 @@ def _gives_a_tensor(module: nn.Linear) -> bool:
         return isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
 
 
-def _with_adapter(model: PreTrainedModel, lora: LoraSection, left_out: dict[str, str]) -> PeftModel:
-    config = lora_config(lora)
-    if left_out:
-        config.exclude_modules = list(left_out)
+def _with_adapter(model: PreTrainedModel, lora: LoraSection, config: LoraConfig) -> PeftModel:
     try:
         return get_peft_model(model, config)  # type: ignore[return-value]
     except ValueError as e:
