@@ -108,6 +108,20 @@ def test_a_merged_model_that_answers_otherwise_is_not_kept_but_its_adapter_is(
     assert RunFolder.finished(run) is None
 
 
+@pytest.mark.usefixtures("bad_merge")
+@pytest.mark.parametrize("method", ["raft", "rest"])
+def test_a_round_does_not_go_on_from_a_merged_model_that_answers_otherwise(
+    tmp_path: Path, tied_folder: Path, reward_folder: Path, tiny_recipe: Callable[..., Recipe], method: Any
+) -> None:
+    recipe = tiny_recipe(16, self_training={"lora": {"r": 4, "target_modules": ["embed_tokens"]}, "training": STEPS})
+    small = {"raft": {"rounds": 2, "candidates": 2}, "rest": {"rounds": 1, "candidates": 2}}
+    sections = {**small, "start": str(tied_folder), "reward": str(reward_folder)}
+    recipe = Recipe.model_validate({**recipe.model_dump(), "baselines": sections})
+    with pytest.raises(ModelError, match=r"answers otherwise .* is not kept: train with other lora\.target_modules\.$"):
+        run_baseline(method, recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "final").exists()
+
+
 def test_jsft_leaves_no_adapter_where_all_is_well(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     run = run_jsft(tiny_recipe(16, jsft={"lora": {"r": 4}, "training": STEPS}), tmp_path / "run")
     assert not [path.name for path in run.path.iterdir() if "adapter" in path.name]

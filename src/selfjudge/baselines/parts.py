@@ -21,7 +21,7 @@ from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.training.arguments import Arguments, training_arguments
 from selfjudge.training.lora import adapter_config
-from selfjudge.training.merge import merge
+from selfjudge.training.merge import checked_merge
 from selfjudge.training.result import save_trained
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import earlier_result, record_data
@@ -95,8 +95,8 @@ def record(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info
 
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Returns the model with its adapter, if it has one, merged into its weights."""
-    return merge(model) if isinstance(model, PeftModel) else model
+    """Returns the model with its adapter, if it has one, merged into its weights; errors as :func:`checked_merge`."""
+    return checked_merge(model) if isinstance(model, PeftModel) else model
 
 
 def finish(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run: RunFolder, **outcome: Any) -> None:

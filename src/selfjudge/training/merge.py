@@ -73,13 +73,31 @@ def check_saved(folder: Path, kind: type[PreTrainedModel], dtype: torch.dtype, w
     Raises:
         ModelError: if it gives others.
     """
-    error = _distance(probe_logits(pretrained_model(kind, folder, dtype=dtype)), wanted)
+    found = probe_logits(pretrained_model(kind, folder, dtype=dtype))
+    _compare(found, wanted, dtype, f"use the adapter in {adapter} on the model it was trained on, or ")
+
+
+def checked_merge(model: PeftModel) -> PreTrainedModel:
+    """Returns :func:`merge` of a model that is trained on and whose adapter is not kept.
+
+    Raises:
+        ModelError: if the merged model answers otherwise.
+    """
+    wanted = probe_logits(model)
+    merged = merge(model)
+    _compare(probe_logits(merged), wanted, merged.dtype)
+    return merged
+
+
+def _compare(found: Tensor, wanted: Tensor, dtype: torch.dtype, advice: str = "") -> None:
+    """Raises ModelError where logits of a merged model are others than ``wanted``; ``advice`` is a way out."""
+    error = _distance(found, wanted)
     most = _TOLERANCE.get(dtype, _TOLERANCE[torch.bfloat16])
     if not error <= most:  # nor is a NaN
         raise ModelError(
             f"The model with its adapter merged answers otherwise than with the adapter on it (its logits are off by "
-            f"{error:.2g} of their size, more than {most:g}), so it is not kept: use the adapter in {adapter} on the "
-            "model it was trained on, or train with other lora.target_modules."
+            f"{error:.2g} of their size, more than {most:g}), so it is not kept: {advice}train with other "
+            "lora.target_modules."
         )
 
 
