@@ -14,7 +14,7 @@ from selfjudge.errors import ModelError
 
 HIDDEN, INNER, LAYERS, HEADS = 16, 32, 2, 2
 LETTERS = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]
-TOKENS = [*LETTERS, "th", "<|end|>"]
+TOKENS = [*LETTERS, "th", "an", "<|begin|>", "<|end|>"]
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}:{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
@@ -48,8 +48,9 @@ def write(file: Path, found: dict[str, np.ndarray]) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(TOKENS)
     writer.add_token_scores([0.0] * len(TOKENS))
-    writer.add_token_types([gguf.TokenType.NORMAL] * (len(TOKENS) - 1) + [gguf.TokenType.CONTROL])
-    writer.add_token_merges(["t h"])
+    writer.add_token_types([gguf.TokenType.NORMAL] * (len(TOKENS) - 2) + [gguf.TokenType.CONTROL] * 2)
+    writer.add_token_merges(["t h", "a n"])
+    writer.add_bos_token_id(len(TOKENS) - 2)
     writer.add_eos_token_id(len(TOKENS) - 1)
     writer.add_chat_template(TEMPLATE)
     for name, weight in found.items():
