@@ -17,12 +17,15 @@ from selfjudge.recipes.schema import LoraSection
 from selfjudge.training.arguments import lora_config
 
 _ALL = "all-linear"
-_READ_PAST = {
-    **dict.fromkeys(("falcon_h1", "mamba2", "nemotron_h"), ("conv1d", "out_proj")),
-    **dict.fromkeys(("falcon_mamba", "mamba"), ("conv1d", "dt_proj", "out_proj")),
+_READ_DIRECTLY = {
+    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), ("out_proj",)),
+    **dict.fromkeys(("falcon_mamba", "mamba"), ("dt_proj", "out_proj", "x_proj")),
     "jamba": ("dt_proj",),
+    "longcat_flash": ("classifier",),
 }
-"""By model type, the modules of Mamba layers whose weights are read past an adapter; peft does not know dt_proj."""
+"""By model type, the linear modules whose weights the model itself reads, or hands to a kernel: an adapter on one would
+not be trained. peft refuses a few of them. On a CPU x_proj and most out_proj would be trained, on a GPU they would not.
+"""
 
 _logger = logging.getLogger(__name__)
 
@@ -42,8 +45,8 @@ def adapter_config(model: PreTrainedModel, lora: LoraSection, task_type: str = "
     ``all-linear`` leaves out the modules of :func:`unfit_modules`.
     """
     config = lora_config(lora, task_type)
-    if left_out := unfit_modules(model) if lora.target_modules == _ALL else None:
-        config.exclude_modules = list(left_out)
+    if lora.target_modules == _ALL:
+        config.exclude_modules = list(unfit_modules(model)) or None
     return config
 
 
@@ -74,8 +77,8 @@ def unfit_modules(model: PreTrainedModel) -> dict[str, str]:
     """Returns the linear modules that take no adapter, by name, each with the reason.
 
     They are those that do not give what a linear layer gives, those that share their weight with another one (an
-    adapter on each could not be merged), and those whose weight is read past an adapter. The output head, which may
-    share its weight with the embeddings, is none of them.
+    adapter on each could not be merged), and those whose weight the model reads directly. The output head is not among
+    them, although it may share its weight with the embeddings.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     sharing: dict[int, int] = defaultdict(int)
@@ -87,8 +90,8 @@ def unfit_modules(model: PreTrainedModel) -> dict[str, str]:
             found[name] = "it gives more than a linear layer does"
         elif sharing[id(module.weight)] > 1:
             found[name] = "its weight is that of several layers"
-        elif name.rpartition(".")[2] in _READ_PAST.get(model.config.model_type, ()):
-            found[name] = "a Mamba layer reads its weight past an adapter"
+        elif name.rpartition(".")[2] in _READ_DIRECTLY.get(model.config.model_type, ()):
+            found[name] = "the model reads its weight directly, without the adapter"
     return found
 
 
