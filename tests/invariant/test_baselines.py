@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable
@@ -13,8 +12,6 @@ from typing import Any
 import huggingface_hub.constants as hub
 import pytest
 import torch
-from families import BORDER, tiny_config, tiny_model
-from transformers import AutoModelForSequenceClassification
 from trl import DPOTrainer
 
 from selfjudge.baselines import rlhf, rounds, sft
@@ -22,15 +19,15 @@ from selfjudge.baselines.dpo import dpo_arguments, dpo_trainer
 from selfjudge.baselines.pairs import response_ids, token_pair, token_pairs
 from selfjudge.baselines.replay import Offline, OffPolicy, ReplayCollector
 from selfjudge.baselines.run import METHODS, run_baseline
-from selfjudge.baselines.scorer import RewardScorer, best_of, load_scorer
+from selfjudge.baselines.scorer import RewardScorer, load_scorer
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.io import read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.data.rows import build_policy_rows
 from selfjudge.engines.hf import TransformersEngine
-from selfjudge.engines.load import LoadedModel, load_model, load_tokenizer
-from selfjudge.errors import MissingExtraError, ModelError, RecipeError, RunError
-from selfjudge.judge import Judge, as_messages
+from selfjudge.engines.load import LoadedModel, load_model
+from selfjudge.errors import MissingExtraError, RunError
+from selfjudge.judge import Judge
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Comparison, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -183,29 +180,6 @@ def test_dpo_starts_at_its_reference_which_stays(
         assert "ref" not in trainer.model.peft_config
         weights = {n.replace(".base_layer", ""): p for n, p in trainer.model.get_base_model().named_parameters()}
         assert all(torch.equal(weights[n], p) for n, p in initial.items())
-
-
-@pytest.mark.parametrize("token_budget", [None, 40], ids=["one batch", "several"])
-def test_the_scorer_is_the_model_row_by_row(reward_folder: Path, token_budget: int | None) -> None:
-    scorer = load_scorer(reward_folder, token_budget=token_budget)
-    prompts = ["Name a fox.", "Name two things of the sea for Ada.", "Name a fox.", "Name a fox."]
-    responses = ["fox", "coral tide", "", "fox owl oak"]
-    rewards = scorer.score(prompts, responses)
-    alone = [scorer.score([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
-    assert rewards == pytest.approx(alone, abs=1e-5)
-    assert len(set(rewards)) == 4
-    ids = [
-        i for part in response_ids((Message(role="user", content=prompts[1]),), responses[1], scorer.chat) for i in part
-    ]
-    hidden = scorer.model.model(torch.tensor([ids])).last_hidden_state[0, -1]
-    assert rewards[1] == pytest.approx(float((hidden @ scorer.model.score.weight[0]).detach()), abs=1e-5)
-    order = sorted(range(3), key=lambda i: scorer.score(["Name a fox."] * 3, ["fox", "", "fox owl oak"])[i])
-    assert best_of(scorer, ["Name a fox."], [["fox", "", "fox owl oak"]]) == [order[-1]]
-
-
-def test_a_causal_model_is_no_reward_model(tiny_model_folder: Path) -> None:
-    with pytest.raises(ModelError, match="no reward model"):
-        load_scorer(tiny_model_folder)
 
 
 def test_the_reward_model_learns_to_tell_the_longer(
@@ -421,48 +395,3 @@ def _unstarted(made: Recipe) -> Recipe:
 def _judge(loaded: LoadedModel) -> Judge:
     engine = TransformersEngine(loaded.model, loaded.chat)
     return Judge(engine, JudgmentEncoder(load_templates("world"), loaded.chat))
-
-
-@pytest.mark.parametrize("family", ["phi3 (longrope)", "llama (dynamic rope)"])
-def test_a_short_row_has_its_own_reward_beside_a_long_one(tiny_model_folder: Path, family: str) -> None:
-    chat = load_tokenizer(tiny_model_folder)
-    config = tiny_config(family, len(chat.tokenizer), num_labels=1, pad_token_id=chat.tokenizer.pad_token_id)
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    prompts, responses = ["Name a fox."] * 2, ["fox", "fox owl oak " * 12]
-    parts = [response_ids(as_messages(x), y, chat) for x, y in zip(prompts, responses, strict=True)]
-    rows = [[*prompt, *response] for prompt, response in parts]
-    assert len(rows[0]) < BORDER < len(rows[1])
-    with torch.no_grad():  # by a model that has seen nothing else
-        alone = [float(copy.deepcopy(model)(input_ids=torch.tensor([row])).logits) for row in rows]
-    found = RewardScorer(model, chat).score(prompts, responses)
-    assert found == pytest.approx(alone, abs=1e-5)
-
-
-@pytest.mark.parametrize("method", ["sft", "dpo", "rso", "raft", "rest", "rlhf", "reward-model"])
-def test_an_adapter_that_trl_would_not_train(
-    tmp_path: Path, recipe: Callable[..., Recipe], tiny_model_folder: Path, reward_folder: Path, method: str
-) -> None:
-    made = recipe()
-    changed = made.model_dump()
-    for stage in ("jsft", "self_training"):
-        changed[stage]["lora"] = {"r": 2, "target_modules": ["lm_head"]}
-    with pytest.raises(RecipeError, match=r"^lora\.target_modules: ") as said:
-        run_baseline(method, Recipe.model_validate(changed), tmp_path / "run")
-    assert "\n" not in str(said.value)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("method", ["sft", "dpo", "raft"])
-def test_an_adapter_on_all_layers_that_take_one(
-    tmp_path: Path, recipe: Callable[..., Recipe], tiny_model_folder: Path, method: str
-) -> None:
-    chat = load_tokenizer(tiny_model_folder)
-    chat.tokenizer.save_pretrained(tmp_path / "mamba")
-    tiny_model("falcon_mamba", len(chat.tokenizer)).save_pretrained(tmp_path / "mamba")
-    made = recipe({"r": 2, "dropout": 0.0}, start=str(tmp_path / "mamba"))
-    made.model.path = str(tmp_path / "mamba")
-    run = run_baseline(method, made, tmp_path / "run")
-    before = load_model(tmp_path / "mamba").model.state_dict()
-    changed = {n for n, weight in load_model(run.path).model.state_dict().items() if not torch.equal(weight, before[n])}
-    assert {name.split(".")[-2] for name in changed} == {"in_proj"}

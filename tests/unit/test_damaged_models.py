@@ -84,7 +84,9 @@ ENDS = ["abc", "2", 2.5, {}, {"a": 1}, [[1]], ["a"], -1, [-1], True, [2, None]]
 def test_an_end_that_is_no_id(model: Path, value: Any) -> None:
     edit(model / SAMPLING, eos_token_id=value)
     for load in (load_tokenizer, load_model):
-        with pytest.raises(ModelError, match=r"no id of a token.*: correct eos_token_id in generation_config\.json"):
+        with pytest.raises(
+            ModelError, match=r"neither a token id nor a list of them: correct eos_token_id in generation_config\.json"
+        ):
             load(model)
 
 
@@ -128,7 +130,7 @@ FILES = [
 def test_files_that_are_no_json(model: Path, name: str, content: bytes) -> None:
     (model / name).write_bytes(content)
     for load in (load_tokenizer, load_model):
-        with pytest.raises(ModelError, match=rf"loaded: .*/model/{name} is no JSON object: correct it"):
+        with pytest.raises(ModelError, match=rf"loaded: .*/model/{name} is not a JSON object: correct it"):
             load(model)
 
 
@@ -138,7 +140,9 @@ SIZES = [("num_attention_heads", 0), ("num_attention_heads", -1), ("max_position
 @pytest.mark.parametrize(("name", "value"), SIZES)
 def test_sizes_that_are_none(model: Path, name: str, value: Any) -> None:
     edit(model / "config.json", **{name: value})
-    with pytest.raises(ModelError, match=rf"{name} is {value!r}, no number above 0: correct {name} in .*config\.json"):
+    with pytest.raises(
+        ModelError, match=rf"{name} is {value!r}, not a number above 0: correct {name} in .*config\.json"
+    ):
         load_model(model)
 
 

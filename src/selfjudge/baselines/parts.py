@@ -57,19 +57,19 @@ def sft_model(recipe: Recipe) -> str:
 
 
 def load_for_trl(recipe: Recipe, path: str, lora: LoraSection | None, folder: str | Path) -> LoadedModel:
-    """Returns :func:`load_start` for a trainer of TRL's, which reads the weights of the output head past an adapter.
+    """Loads a model as :func:`load_start` does. An adapter on its output head is refused: TRL would not train it.
 
     Raises:
         ModelError: as :func:`load_start`.
-        RecipeError: if the model does not take the adapter, or it would be on the output head.
+        RecipeError: if the model does not take the adapter, or the adapter would be on the output head.
     """
     loaded = load_start(recipe, path, lora, folder)
     head = loaded.model.get_output_embeddings()
     name = next(name for name, module in loaded.model.named_modules() if module is head)
     if lora is not None and check_target_module_exists(adapter_config(loaded.model, lora), name):
         raise RecipeError(
-            f"lora.target_modules: the trainer of this baseline would not train an adapter on {name}: leave it out, or "
-            "set target_modules to all-linear, which does."
+            f"lora.target_modules: the trainer of this baseline would not train an adapter on {name}: leave {name} "
+            "out, or set target_modules to all-linear, which leaves it out."
         )
     return loaded
 
@@ -85,7 +85,10 @@ def reward_path(recipe: Recipe) -> str:
 
 
 def peft_config(model: PreTrainedModel, lora: LoraSection | None, task_type: str = "CAUSAL_LM") -> LoraConfig | None:
-    """Returns what a TRL trainer of the model takes; with it, the model without its adapter is the reference."""
+    """Returns what a TRL trainer of the model takes as its ``peft_config``.
+
+    With an adapter, the reference is the model without it.
+    """
     return None if lora is None else adapter_config(model, lora, task_type)
 
 

@@ -57,7 +57,7 @@ def load_failure(path: str, error: Exception) -> str:
 def _damage(folder: Path) -> str | None:
     for name in _OBJECTS:
         if (folder / name).is_file() and not isinstance(_json(folder / name), dict):
-            return f"{folder / name} is no JSON object: correct it, or fetch or save the model again."
+            return f"{folder / name} is not a JSON object: correct it, or fetch or save the model again."
     for file in sorted(folder.glob("*.jinja")):
         try:
             file.read_text(encoding="utf-8")
@@ -68,7 +68,9 @@ def _damage(folder: Path) -> str | None:
         for name in _SIZES:
             size = part.get(name) if isinstance(part, dict) else None
             if isinstance(size, str | float | bool) or (isinstance(size, int) and size < 1):
-                return f"{name} is {repr(size)[:100]}, no number above 0: correct {name} in {folder / 'config.json'}."
+                return (
+                    f"{name} is {repr(size)[:100]}, not a number above 0: correct {name} in {folder / 'config.json'}."
+                )
     return None
 
 
@@ -80,7 +82,7 @@ def _json(file: Path) -> Any:
 
 
 def memory_ran_out(error: Exception) -> bool:
-    """Whether an error says nothing of a file, but that there was no room for it."""
+    """Whether an error comes from a lack of memory, and not from a file."""
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 

@@ -22,7 +22,7 @@ def read_eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ..
         tokenizer: the model's.
 
     Raises:
-        ModelError: if the file is damaged, or names what is no id of the tokenizer.
+        ModelError: if the file is damaged, or names an id that the tokenizer does not have.
     """
     try:
         file = cached_file(path, FILE)
@@ -34,7 +34,7 @@ def read_eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ..
     try:
         content: Any = json.loads(Path(file).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("no JSON object")
+            raise ValueError("it is not a JSON object")
         GenerationConfig.from_dict(content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         reason = " ".join(str(e).split())[:300]
@@ -46,7 +46,7 @@ def _checked(value: Any, tokenizer: PreTrainedTokenizerBase, path: str, named: s
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
         raise ModelError(
-            f"The eos_token_id in {named} is {repr(value)[:100]}, which is no id of a token, nor a list of them: "
+            f"The eos_token_id in {named} is {repr(value)[:100]}, which is neither a token id nor a list of them: "
             f"correct eos_token_id in {FILE}."
         )
     known = {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}

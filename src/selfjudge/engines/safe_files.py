@@ -47,7 +47,7 @@ def check_gguf(file: Path) -> None:
     """Passes a .gguf file that has weights, by its header alone: magic, version, number of tensors, number of values.
 
     Raises:
-        ModelError: if it has none, or is no such file.
+        ModelError: if it has none, or is not a .gguf file.
     """
     try:
         with file.open("rb") as opened:

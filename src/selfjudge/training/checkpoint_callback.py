@@ -121,7 +121,7 @@ class CheckpointCallback(TrainerCallback, ExportableState):
 
         def write() -> None:
             model = self._trainer.model
-            if isinstance(model, PeftModel) and not shards_weights(args):  # a process would see its shard alone
+            if isinstance(model, PeftModel) and not shards_weights(args):  # else a process has only its shard
                 write_base(model, partial(self._run.checkpoints, state.global_step))
             commit(self._run.checkpoints, state.global_step, logs, args.save_total_limit)
 

@@ -66,7 +66,7 @@ def check_lora(model: PreTrainedModel, lora: LoraSection | None, task_type: str 
         if isinstance(module, BaseTunerLayer) and name in unfit:
             raise RecipeError(
                 f"lora.target_modules: {name} of {type(model).__name__} takes no adapter ({unfit[name]}): leave it "
-                f"out, or set target_modules to {_ALL}, which does."
+                f"out, or set target_modules to {_ALL}, which leaves it out."
             )
     if config.exclude_modules:
         names = ", ".join(sorted({name.rpartition(".")[2] for name in unfit}))

@@ -78,10 +78,10 @@ def check_saved(folder: Path, kind: type[PreTrainedModel], dtype: torch.dtype, w
 
 
 def checked_merge(model: PeftModel) -> PreTrainedModel:
-    """Returns :func:`merge` of a model that is trained on and whose adapter is not kept.
+    """Merges as :func:`merge` does, and compares the answers. For models that go on to be trained without the adapter.
 
     Raises:
-        ModelError: if the merged model answers otherwise.
+        ModelError: if the merged model answers otherwise than the model with its adapter.
     """
     wanted = probe_logits(model)
     merged = merge(model)
@@ -90,7 +90,10 @@ def checked_merge(model: PeftModel) -> PreTrainedModel:
 
 
 def _compare(found: Tensor, wanted: Tensor, dtype: torch.dtype, advice: str = "") -> None:
-    """Raises ModelError where logits of a merged model are others than ``wanted``; ``advice`` is a way out."""
+    """Raises ModelError if the logits of a merged model are not those ``wanted``.
+
+    ``advice``: what you can do besides training again, for the message.
+    """
     error = _distance(found, wanted)
     most = _TOLERANCE.get(dtype, _TOLERANCE[torch.bfloat16])
     if not error <= most:  # nor is a NaN
