@@ -30,7 +30,8 @@ from transformers import (
 )
 
 from selfjudge.recipes.schema import Recipe
-from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.chat_files import chat_template_text
 from selfjudge.templates.template import SETS
 from selfjudge.world.model import build_tokenizer
 

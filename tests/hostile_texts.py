@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from selfjudge.templates.chat import chat_template_text
+from selfjudge.templates.chat_files import chat_template_text
 from selfjudge.templates.template import SETS
 from selfjudge.world.model import build_tokenizer
 

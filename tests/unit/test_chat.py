@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from selfjudge.errors import ModelError
 from selfjudge.records import Message, Role
-from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.chat_files import chat_template_text
 
 NAMES = ("world_tokenizer", "chatml_tokenizer", "plain_tokenizer")
 

@@ -14,7 +14,8 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from selfjudge.records import Message
 from selfjudge.templates import encode as encode_module
 from selfjudge.templates import tokens as tokens_module
-from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.chat_files import chat_template_text
 from selfjudge.templates.encode import JudgmentEncoder, Pair
 from selfjudge.templates.template import Headings, load_templates, quote_headings, shipped_sets
 

@@ -24,7 +24,8 @@ from selfjudge.errors import DataError, ModelError, RecipeError, TemplateError
 from selfjudge.recipes.load import changed, dump_recipe, load_recipe
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import Message
-from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.chat_files import chat_template_text
 from selfjudge.templates.template import load_templates, parse_template
 
 ROW = {"prompt": "Name a fox.", "chosen": "fox", "rejected": "owl"}

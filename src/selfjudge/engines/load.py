@@ -31,7 +31,8 @@ from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.engines.save import TEMPLATES_FOLDER
 from selfjudge.errors import ModelError
 from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.templates.chat import ChatEncoder, chat_template_text
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.chat_files import chat_template_text
 from selfjudge.templates.self_check import findings
 from selfjudge.templates.thinking import Thinking
 
