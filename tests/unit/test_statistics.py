@@ -29,6 +29,7 @@ def test_no_case_says_nothing() -> None:
     assert math.isnan(found.rate)
     assert (found.low, found.high, found.n) == (0.0, 1.0, 0)
     assert math.isnan(mean_rate([]).rate)
+    assert str(found) == "no cases"
 
 
 def test_ties_count_one_half() -> None:

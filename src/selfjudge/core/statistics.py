@@ -23,8 +23,8 @@ class Rate(BaseModel):
     n: int
 
     def __str__(self) -> str:
-        """Formats as ``71.3 % [68.9, 73.6]``."""
-        return f"{100 * self.rate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        """Formats as ``71.3 % [68.9, 73.6]``, or as ``no cases``."""
+        return f"{100 * self.rate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]" if self.n else "no cases"
 
 
 class Estimate(BaseModel):
