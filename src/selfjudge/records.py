@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["system", "user", "assistant"]
 Preferred = Literal["A", "B", "tie"]
@@ -34,7 +34,8 @@ class PreferenceRecord(Record):
     """One labelled pair: ``chosen`` is better than ``rejected`` under ``principle``.
 
     ``prompt`` ends with the user turn that both responses answer; earlier assistant turns are part of it.
-    Rationales, where a source has them, say why each response was rated as it was.
+    Rationales, where a source has them, say why each response was rated as it was. ``strength``, where a source tells
+    it, is the belief that ``chosen`` is better, 0.5 to 1.
     """
 
     id: str
@@ -44,6 +45,7 @@ class PreferenceRecord(Record):
     principle: str = OVERALL
     chosen_rationale: str | None = None
     rejected_rationale: str | None = None
+    strength: float | None = Field(None, ge=0.5, le=1)
     source: str = ""
 
     @model_validator(mode="after")

@@ -45,6 +45,7 @@ def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
     return load_preferences(
         source.path,
         format=source.format,
+        columns=source.columns,
         subset=source.subset,
         split=source.split,
         tie_rule=data.tie_rule,

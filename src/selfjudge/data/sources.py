@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfjudge.data.columns import Account, Unused, renamed
 from selfjudge.data.formats import HEAD_ROWS, Dropped, Format, Pairing, Pairs, Reject, Row, TieRule, find_format
 from selfjudge.data.io import json_line, write_jsonl
 from selfjudge.data.raw import RawRows, read_rows, source_name
@@ -21,6 +22,7 @@ class Loaded:
     """What a source gave: its records, what was dropped, the format it was read in, and how many rows it has.
 
     ``fingerprint``: SHA-256 over the canonical record lines; equal exactly when the records are.
+    ``unused``: the columns and fields that no record has anything of.
     """
 
     records: tuple[PreferenceRecord, ...]
@@ -28,6 +30,7 @@ class Loaded:
     format: str
     rows: int
     fingerprint: str
+    unused: tuple[Unused, ...] = ()
 
     def reasons(self) -> dict[str, int]:
         """How often each reason dropped something, the most frequent first."""
@@ -38,6 +41,7 @@ def load_preferences(
     path: str | Path,
     *,
     format: str = "auto",
+    columns: Mapping[str, str] | None = None,
     subset: str | None = None,
     split: str = "train",
     tie_rule: TieRule = "drop",
@@ -47,7 +51,8 @@ def load_preferences(
 ) -> Loaded:
     """Loads preference data from a local file or a Hub id (see :func:`selfjudge.data.raw.read_rows`).
 
-    ``format`` is recognised from the first rows unless named. ``tie_rule`` and ``pairs`` apply to rated answers (see
+    ``format`` is recognised from the first rows unless named. ``columns`` says what the file calls a column: our name →
+    the file's. ``tie_rule`` and ``pairs`` apply to rated answers (see
     :class:`selfjudge.data.formats.Pairing`); ``seed`` draws the worse answer of UltraFeedback pairs. ``limit`` reads
     at most so many rows from the start. A row that cannot be used is dropped under a named reason.
 
@@ -55,23 +60,24 @@ def load_preferences(
         DataError: the source cannot be read, its format is not known or lacks a column, or no record is left.
     """
     pairing = Pairing(tie_rule, pairs, seed)
-    rows = read_rows(path, subset, split, limit)
+    rows = ((line, renamed(data, columns or {})) for line, data in read_rows(path, subset, split, limit))
     head = list(itertools.islice(rows, HEAD_ROWS))
     if not head:
         raise DataError(f"{path}: there is no row in it; check the file or the split.")
     form = find_format([data for _, data in head], str(path), format)
-    records, dropped, count = _parse(itertools.chain(head, rows), form, pairing, source_name(path))
+    account = Account()
+    records, dropped, count = _parse(itertools.chain(head, rows), form, pairing, source_name(path), account)
     if not records:
         reasons = "; ".join(f"{number} x {reason}" for reason, number in count_reasons(dropped).items())
         raise DataError(
             f"{path}: read as format `{form.name}`, none of its {count} rows can be used ({reasons}); "
             "correct the data or name another format."
         )
-    return Loaded(tuple(records), tuple(dropped), form.name, count, fingerprint(records))
+    return Loaded(tuple(records), tuple(dropped), form.name, count, fingerprint(records), account.unused())
 
 
 def _parse(
-    rows: RawRows, form: Format, pairing: Pairing, source: str
+    rows: RawRows, form: Format, pairing: Pairing, source: str, account: Account
 ) -> tuple[list[PreferenceRecord], list[Dropped], int]:
     records: list[PreferenceRecord] = []
     dropped: list[Dropped] = []
@@ -79,6 +85,7 @@ def _parse(
     for index, (line, data) in enumerate(rows):
         row = Row(data, line, index, source)
         count += 1
+        before = len(records)
         try:
             for item in form.parse(row, pairing):
                 if isinstance(item, Dropped):
@@ -87,6 +94,8 @@ def _parse(
                     records.append(item)
         except Reject as error:
             dropped.append(Dropped(row.id, line, str(error)))
+        if len(records) > before:  # of a row that is dropped the reason is told
+            account.add(row.unused())
     return records, dropped, count
 
 

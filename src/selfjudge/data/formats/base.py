@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from selfjudge.data.formats.messages import Reject, check_turns, clean_text, is_text
@@ -25,12 +25,18 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Row:
-    """One raw row: its columns, its position in the source (``line`` from 1, ``index`` from 0), the source's name."""
+    """One raw row: its columns, its position in the source (``line`` from 1, ``index`` from 0), the source's name.
+
+    It keeps account of what is read. ``read`` has the columns that a format asked for; ``ignored`` has what it met
+    within them and left out, such as a field of a message: its name (``chosen[].weight``) → its value.
+    """
 
     data: dict[str, Any]
     line: int
     index: int
     source: str
+    read: set[str] = field(default_factory=set, compare=False)
+    ignored: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -43,14 +49,26 @@ class Row:
         return own_id(self.data) or f"{self.source}-{self.index}"
 
     def column(self, name: str) -> Any:
-        """The value of a column.
+        """The value of a column, which then counts as used.
 
         Raises:
             Reject: the row does not have it, or it is null.
         """
-        if self.data.get(name) is None:
+        value = self.get(name)
+        if value is None:
             raise Reject(f"no {name}")
-        return self.data[name]
+        return value
+
+    def get(self, name: str) -> Any:
+        """The value of a column, or None where the row does not have it. The column then counts as used."""
+        self.read.add(name)
+        return self.data.get(name)
+
+    def unused(self) -> dict[str, Any]:
+        """What the row holds and no format read: name → value. Columns that are null hold nothing."""
+        own = {"id", "source"}  # every record has them
+        columns = {name: v for name, v in self.data.items() if v is not None and name not in self.read | own}
+        return {**columns, **self.ignored}
 
 
 @dataclass(frozen=True)
