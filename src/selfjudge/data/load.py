@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from selfjudge.data.identity import first_of_each, prompt_key
 from selfjudge.data.sources import Dropped, Loaded, fingerprint, load_preferences, split_by_prompt
 from selfjudge.recipes.schema import DataSection, SourceSection
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -93,4 +94,4 @@ def source_key(source: SourceSection) -> str:
 
 
 def _distinct_prompts(records: Iterable[PreferenceRecord]) -> tuple[tuple[Message, ...], ...]:
-    return tuple(dict.fromkeys(record.prompt for record in records))
+    return tuple(first_of_each((record.prompt for record in records), prompt_key))

@@ -12,6 +12,7 @@ from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, rec
 from selfjudge.data.formats.base import own_id
 from selfjudge.data.formats.judge import read_comparison
 from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.identity import first_of_each, prompt_key
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.data.sources import load_preferences
 from selfjudge.errors import DataError
@@ -112,8 +113,5 @@ def _bad_row(row: Row, path: str | Path, error: Reject) -> DataError:
 
 
 def _distinct(rows: Iterable[PromptRow]) -> tuple[PromptRow, ...]:
-    """Each prompt once, under the id it has first."""
-    first: dict[tuple[Message, ...], PromptRow] = {}
-    for row in rows:
-        first.setdefault(row.prompt, row)
-    return tuple(first.values())
+    """Each prompt once, as it is written first and under the id it has there."""
+    return tuple(first_of_each(rows, lambda row: prompt_key(row.prompt)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from selfjudge.data.identity import prompt_key, text_key
 from selfjudge.errors import RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -62,11 +63,14 @@ def policy_rows(record: PreferenceRecord, chat: ChatEncoder) -> list[Row]:
     return [Row("policy", name, row.ids, row.is_target) for name, row in zip(names, rows, strict=True)]
 
 
-def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationale: bool = False) -> list[Row]:
+def judgment_rows(
+    record: PreferenceRecord, encoder: JudgmentEncoder, *, rationale: bool = False, place: int = 0
+) -> list[Row]:
     """Returns the two rows of a pair, one per order, under the record's principle.
 
     The target is the label token; with ``rationale`` and a record that has both, the label and then the evaluations
-    of A and of B, so that judging by one token stays possible.
+    of A and of B, so that judging by one token stays possible. ``place``: the record's among all, which tells pairs of
+    one id apart.
 
     Raises:
         KeyError: if the template set has no template for the record's principle.
@@ -85,18 +89,18 @@ def judgment_rows(record: PreferenceRecord, encoder: JudgmentEncoder, *, rationa
             target += principle.rationale_ids(why_first, why_second)
         ids = (*prompt.token_ids, *target)
         is_target = (*(False for _ in prompt.token_ids), *(True for _ in target))
-        pair = f"{record.id}:{record.principle}"
-        rows.append(Row("judgment", f"{pair}:{'AB' if label == 0 else 'BA'}", ids, is_target, pair))
+        name = f"{record.id}:{record.principle}"
+        rows.append(Row("judgment", f"{name}:{'AB' if label == 0 else 'BA'}", ids, is_target, f"{place}:{name}"))
     return rows
 
 
 def build_policy_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, max_length: int) -> Rows:
     """Returns the rows of each distinct (prompt, chosen) of the records that compare responses as a whole."""
-    seen: set[tuple[tuple[Message, ...], str]] = set()
+    seen: set[bytes] = set()
     rows: list[Row] = []
     refused: list[DroppedRow] = []
     for record in records:
-        key = (record.prompt, record.chosen)
+        key = prompt_key(record.prompt) + text_key(record.chosen)
         if record.principle == OVERALL and key not in seen:
             seen.add(key)
             try:
@@ -113,10 +117,10 @@ def build_judgment_rows(
     """Returns both orders of every pair whose principle the template set knows; pairs of others are named."""
     rows: list[Row] = []
     left_out: list[DroppedRow] = []
-    for record in records:
+    for place, record in enumerate(records):
         if record.principle in encoder.principles:
             try:
-                rows += judgment_rows(record, encoder, rationale=rationale)
+                rows += judgment_rows(record, encoder, rationale=rationale, place=place)
             except RowError as e:
                 left_out.append(DroppedRow("judgment", record.id, str(e)))
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from selfjudge.data.columns import Account, Unused, renamed
 from selfjudge.data.formats import HEAD_ROWS, Dropped, Format, Pairing, Pairs, Reject, Row, TieRule, find_format
+from selfjudge.data.identity import folded
 from selfjudge.data.io import json_line, write_jsonl
 from selfjudge.data.raw import RawRows, read_rows, source_name
 from selfjudge.errors import DataError
@@ -126,8 +127,8 @@ def split_by_prompt(
 ) -> tuple[tuple[PreferenceRecord, ...], tuple[PreferenceRecord, ...]]:
     """``(train, held out)``: about the share ``held_out`` of the first user messages goes to the second part.
 
-    The side depends on the first user message and the seed alone, so equal first messages never land on both
-    sides, in whatever order, subset or source they come.
+    The side depends on the first user message (see :func:`selfjudge.data.identity.folded`) and the seed alone, so
+    messages that read the same never land on both sides, in whatever order, subset or source they come.
 
     Raises:
         DataError: ``held_out`` is not in 0..1.
@@ -136,7 +137,7 @@ def split_by_prompt(
         raise DataError(f"the held-out share is {held_out}; choose a number from 0 to 1.")
     parts: tuple[list[PreferenceRecord], list[PreferenceRecord]] = ([], [])
     for record in records:
-        first = next(message.content for message in record.prompt if message.role == "user").strip()
-        digest = hashlib.sha256(f"{seed}\n{first}".encode()).digest()
+        first = next(message.content for message in record.prompt if message.role == "user")
+        digest = hashlib.sha256(f"{seed}\n{folded(first)}".encode()).digest()
         parts[int.from_bytes(digest[:8], "big") < held_out * 2**64].append(record)
     return tuple(parts[0]), tuple(parts[1])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from selfjudge.data.formats.messages import Reject, check_turns, clean_text, is_text
+from selfjudge.data.identity import folded
 from selfjudge.errors import DataError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 
@@ -130,13 +131,13 @@ def make_record(
     """The canonical record of one pair; ``rationales`` belong to (chosen, rejected).
 
     Raises:
-        Reject: the prompt or a response is empty or malformed, or the responses do not differ.
+        Reject: the prompt or a response is empty or malformed, or the responses read the same.
     """
     check_turns(prompt)
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if not clean_text(text, name).strip():
             raise Reject(f"empty {name} response")
-    if chosen.strip() == rejected.strip():
+    if folded(chosen) == folded(rejected):
         raise Reject("identical responses")
     source: Any = row.data.get("source")
     return PreferenceRecord(

@@ -11,6 +11,7 @@ from typing import Any
 
 from selfjudge.data.formats.base import Dropped, Format, Pairing, Parsed, Row, TieRule, make_record
 from selfjudge.data.formats.messages import Reject, clean_text, is_text, read_prompt
+from selfjudge.data.identity import folded
 from selfjudge.records import OVERALL, Message
 
 PRINCIPLES = ("helpfulness", "honesty", "instruction_following", "truthfulness")
@@ -83,7 +84,7 @@ def choose_pair(rated: Sequence[_Rated], tie_rule: TieRule, draw: random.Random)
     worse = [answer for answer in rated if order(answer) < top]
     if not worse:
         raise Reject("all ratings are equal" if tie_rule == "drop" else "all ratings and lengths are equal")
-    different = [answer for answer in worse if answer.text.strip() != best.text.strip()]
+    different = [answer for answer in worse if folded(answer.text) != folded(best.text)]
     if not different:
         raise Reject("identical responses")
     return best, draw.choice(different)
