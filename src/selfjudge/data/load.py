@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfjudge.data.identity import first_of_each, prompt_key
-from selfjudge.data.sources import Dropped, Loaded, fingerprint, load_preferences, split_by_prompt
+import numpy as np
+
+from selfjudge.data.formats import Dropped
+from selfjudge.data.record_files import as_dropped, as_prompt
+from selfjudge.data.sources import Loaded, given_records, held_out_below, load_preferences
+from selfjudge.data.store import Cache, Stored, joined
 from selfjudge.recipes.schema import DataSection, SourceSection
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.records import Message, PreferenceRecord
@@ -21,18 +25,19 @@ class PreparedData:
 
     ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
     ``fingerprints``: source → SHA-256 of its records; ``records``: source → their number (see :func:`source_key`).
+    All sequences lie in files, see :class:`selfjudge.data.store.Stored`.
     """
 
-    policy: tuple[PreferenceRecord, ...]
-    judgment: tuple[PreferenceRecord, ...]
-    prompts: tuple[tuple[Message, ...], ...]
-    held_out: tuple[PreferenceRecord, ...]
-    dropped: tuple[tuple[str, Dropped], ...]
+    policy: Sequence[PreferenceRecord]
+    judgment: Sequence[PreferenceRecord]
+    prompts: Sequence[tuple[Message, ...]]
+    held_out: Sequence[PreferenceRecord]
+    dropped: Sequence[tuple[str, Dropped]]
     fingerprints: dict[str, str]
     records: dict[str, int]
 
 
-def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
+def load_source(source: SourceSection, data: DataSection, seed: int, cache: Cache | None = None) -> Loaded:
     """Loads one source of a recipe; ``builtin:world`` makes its pairs on the spot.
 
     Raises:
@@ -41,8 +46,8 @@ def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
     if source.path == BUILTIN_WORLD:
         from selfjudge.world.people import preference_records
 
-        records = tuple(preference_records(source.limit or WORLD_PAIRS, seed))
-        return Loaded(records, (), "world", len(records), fingerprint(records))
+        count = source.limit or WORLD_PAIRS
+        return given_records(preference_records(count, seed), "world", seed, count, cache=cache or Cache())
     return load_preferences(
         source.path,
         format=source.format,
@@ -53,36 +58,44 @@ def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
         pairs=data.pairs,
         limit=source.limit,
         seed=seed,
+        cache=cache,
     )
 
 
-def prepare_data(data: DataSection, seed: int) -> PreparedData:
+def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> PreparedData:
     """Loads all sources and splits them by use and prompt.
+
+    What is read lies in ``cache``, by default a temporary folder that goes with the last of the sequences.
 
     Raises:
         DataError: as :func:`load_source`.
     """
-    by_use: dict[str, list[PreferenceRecord]] = {"policy": [], "judgment": [], "prompts": []}
-    held_out: list[PreferenceRecord] = []
-    dropped: list[tuple[str, Dropped]] = []
+    cache = cache or Cache()
+    below = held_out_below(data.held_out)
+    parts: dict[str, list[Stored[PreferenceRecord]]] = {"policy": [], "judgment": [], "prompts": [], "held_out": []}
+    dropped: list[Stored[Dropped]] = []
     fingerprints: dict[str, str] = {}
     records: dict[str, int] = {}
     for source in data.sources:
-        loaded = load_source(source, data, seed)
-        train, held = split_by_prompt(loaded.records, data.held_out, seed)
+        loaded = load_source(source, data, seed, cache)
+        is_held = loaded.records.numbers("side") < below if below < 2**64 else np.ones(len(loaded.records), bool)
+        train = loaded.records.select(np.flatnonzero(~is_held))
         for use in source.use:
-            by_use[use] += train
+            parts[use].append(train)
         if "judgment" in source.use:
-            held_out += held
-        dropped += [(source.path, item) for item in loaded.dropped]
+            parts["held_out"].append(loaded.records.select(np.flatnonzero(is_held)))
+        dropped.append(loaded.dropped)
         fingerprints[source_key(source)] = loaded.fingerprint
         records[source_key(source)] = len(loaded.records)
+        empty = loaded.records[:0]
+    prompts = joined(parts["prompts"] or [empty])
+    _, first = np.unique(prompts.numbers("prompt_key"), return_index=True)
     return PreparedData(
-        policy=tuple(by_use["policy"]),
-        judgment=tuple(by_use["judgment"]),
-        prompts=_distinct_prompts(by_use["prompts"]),
-        held_out=tuple(held_out),
-        dropped=tuple(dropped),
+        policy=joined(parts["policy"] or [empty]),
+        judgment=joined(parts["judgment"] or [empty]),
+        prompts=prompts.select(np.sort(first)).built(as_prompt),
+        held_out=joined(parts["held_out"] or [empty]),
+        dropped=joined(dropped).built(lambda row: (row["origin"], as_dropped(row))),
         fingerprints=fingerprints,
         records=records,
     )
@@ -91,7 +104,3 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
 def source_key(source: SourceSection) -> str:
     """Returns what a source is called in run.json: its path, and the subset where it has one."""
     return "/".join(filter(None, (source.path, source.subset)))
-
-
-def _distinct_prompts(records: Iterable[PreferenceRecord]) -> tuple[tuple[Message, ...], ...]:
-    return tuple(first_of_each((record.prompt for record in records), prompt_key))

@@ -8,10 +8,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfjudge.data.io import json_type, open_text, read_jsonl
 from selfjudge.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RawRows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -31,6 +34,20 @@ def read_rows(path: str | Path, subset: str | None = None, split: str = "train",
         DataError: nothing there, not readable, a malformed line, or an unsupported file type.
     """
     return itertools.islice(_open(str(path), subset, split), limit)
+
+
+def source_state(path: str | Path, subset: str | None = None, split: str = "train") -> list[Any]:
+    """What tells a source from itself before a change: a file's place, size and time, or a dataset's own fingerprint.
+
+    Raises:
+        DataError: as :func:`read_rows` for a dataset. A file that is missing is found out when it is read.
+    """
+    if Path(path).is_file():
+        stat = Path(path).stat()
+        return [str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns]
+    if Path(path).is_dir() or _HUB_ID.fullmatch(str(path)):
+        return [_dataset(str(path), subset, split)._fingerprint]
+    return []
 
 
 def source_name(path: str | Path) -> str:
@@ -138,6 +155,11 @@ def _parquet_rows(path: Path) -> RawRows:
 
 
 def _dataset_rows(path: str, subset: str | None, split: str) -> RawRows:
+    for number, row in enumerate(_dataset(path, subset, split), start=1):
+        yield number, dict(row)
+
+
+def _dataset(path: str, subset: str | None, split: str) -> Dataset:
     import datasets
 
     try:
@@ -152,7 +174,7 @@ def _dataset_rows(path: str, subset: str | None, split: str) -> RawRows:
         builder = datasets.load_dataset_builder(path, **options)
         _check_files(builder.config.data_files or {}, path if folder else f"hf://datasets/{path}@")
         builder.download_and_prepare()
-        dataset = builder.as_dataset(split=split)
+        return builder.as_dataset(split=split)
     except DataError:
         raise
     except Exception as error:  # the library lets errors of many libraries through, all of them about this source
@@ -161,8 +183,6 @@ def _dataset_rows(path: str, subset: str | None, split: str) -> RawRows:
             f"{where}: no local file, and not loaded from the Hub ({_first_line(error)}); check the name, subset, "
             "split and the network, or give a local file."
         ) from None
-    for number, row in enumerate(dataset, start=1):
-        yield number, dict(row)
 
 
 def _check_files(data_files: Mapping[str, Sequence[str]], root: str) -> None:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
 
 from selfjudge.data.columns import Account, Unused, renamed
 from selfjudge.data.formats import HEAD_ROWS, Dropped, Format, Pairing, Pairs, Reject, Row, TieRule, find_format
-from selfjudge.data.identity import folded
-from selfjudge.data.io import json_line, write_jsonl
-from selfjudge.data.raw import RawRows, read_rows, source_name
+from selfjudge.data.io import json_line, write_json, write_jsonl
+from selfjudge.data.raw import RawRows, read_rows, source_name, source_state
+from selfjudge.data.record_files import as_dropped, as_record, dropped_schema, record_row, record_schema, side
+from selfjudge.data.store import Cache, Stored, arrow_writer, stored
 from selfjudge.errors import DataError
 from selfjudge.records import PreferenceRecord
+
+_RECORDS, _DROPPED, _FACTS = "records.arrow", "dropped.arrow", "source.json"
 
 
 @dataclass(frozen=True)
 class Loaded:
     """What a source gave: its records, what was dropped, the format it was read in, and how many rows it has.
 
+    Records and dropped rows lie in files (see :class:`selfjudge.data.store.Stored`), so their number costs no memory.
     ``fingerprint``: SHA-256 over the canonical record lines; equal exactly when the records are.
     ``unused``: the columns and fields that no record has anything of.
     """
 
-    records: tuple[PreferenceRecord, ...]
-    dropped: tuple[Dropped, ...]
+    records: Stored[PreferenceRecord]
+    dropped: Stored[Dropped]
     format: str
     rows: int
     fingerprint: str
@@ -49,6 +58,7 @@ def load_preferences(
     pairs: Pairs = "overall",
     limit: int | None = None,
     seed: int = 0,
+    cache: Cache | None = None,
 ) -> Loaded:
     """Loads preference data from a local file or a Hub id (see :func:`selfjudge.data.raw.read_rows`).
 
@@ -57,60 +67,100 @@ def load_preferences(
     :class:`selfjudge.data.formats.Pairing`); ``seed`` draws the worse answer of UltraFeedback pairs. ``limit`` reads
     at most so many rows from the start. A row that cannot be used is dropped under a named reason.
 
+    The records are written into ``cache``; there they are found again as long as source and settings are the same.
+
     Raises:
         DataError: the source cannot be read, its format is not known or lacks a column, or no record is left.
     """
     pairing = Pairing(tie_rule, pairs, seed)
-    rows = ((line, renamed(data, columns or {})) for line, data in read_rows(path, subset, split, limit))
+    cache = cache or Cache()
+    state = source_state(path, subset, split)
+    folder = cache.folder("records", state, str(path), format, columns, subset, split, asdict(pairing), limit)
+    if not (folder / _FACTS).is_file():
+        rows = ((line, renamed(data, columns or {})) for line, data in read_rows(path, subset, split, limit))
+        _read(rows, path, format, pairing, folder)
+    return _open(folder, cache)
+
+
+def given_records(records: Iterable[PreferenceRecord], name: str, seed: int, *made_from: Any, cache: Cache) -> Loaded:
+    """Returns records that are made on the spot as those of a source. ``made_from``: what tells them from others."""
+    folder = cache.folder("records", name, seed, *made_from)
+    if not (folder / _FACTS).is_file():
+        count, fingerprint = write_items(folder, records, name, seed)
+        write_json(folder / _FACTS, {"format": name, "rows": count, "fingerprint": fingerprint, "unused": []})
+    return _open(folder, cache)
+
+
+def _read(rows: RawRows, path: str | Path, format: str, pairing: Pairing, folder: Path) -> None:
+    """Reads a source into ``folder``, see :func:`write_source`."""
     head = list(itertools.islice(rows, HEAD_ROWS))
     if not head:
         raise DataError(f"{path}: there is no row in it; check the file or the split.")
     form = find_format([data for _, data in head], str(path), format)
     account = Account()
-    records, dropped, count = _parse(itertools.chain(head, rows), form, pairing, source_name(path), account)
+    count = 0
+
+    def items() -> Iterator[PreferenceRecord | Dropped]:
+        nonlocal count
+        shown = tqdm(itertools.chain(head, rows), desc=f"Reading {path}", unit=" rows", delay=3)
+        for index, (line, data) in enumerate(shown):
+            row = Row(data, line, index, source_name(path))
+            found = parse_row(row, form, pairing)
+            if any(isinstance(item, PreferenceRecord) for item in found):  # of a dropped row the reason is told
+                account.add(row.unused())
+            count += 1
+            yield from found
+
+    records, fingerprint = write_items(folder, items(), str(path), pairing.seed)
     if not records:
-        reasons = "; ".join(f"{number} x {reason}" for reason, number in count_reasons(dropped).items())
+        reasons = count_reasons(stored([folder / _DROPPED], as_dropped))
+        told = "; ".join(f"{number} x {reason}" for reason, number in reasons.items())
         raise DataError(
-            f"{path}: read as format `{form.name}`, none of its {count} rows can be used ({reasons}); "
+            f"{path}: read as format `{form.name}`, none of its {count} rows can be used ({told}); "
             "correct the data or name another format."
         )
-    return Loaded(tuple(records), tuple(dropped), form.name, count, fingerprint(records), account.unused())
+    unused = [asdict(item) for item in account.unused()]
+    write_json(folder / _FACTS, {"format": form.name, "rows": count, "fingerprint": fingerprint, "unused": unused})
 
 
-def _parse(
-    rows: RawRows, form: Format, pairing: Pairing, source: str, account: Account
-) -> tuple[list[PreferenceRecord], list[Dropped], int]:
-    records: list[PreferenceRecord] = []
-    dropped: list[Dropped] = []
-    count = 0
-    for index, (line, data) in enumerate(rows):
-        row = Row(data, line, index, source)
-        count += 1
-        before = len(records)
-        try:
-            for item in form.parse(row, pairing):
-                if isinstance(item, Dropped):
-                    dropped.append(item)
-                else:
-                    records.append(item)
-        except Reject as error:
-            dropped.append(Dropped(row.id, line, str(error)))
-        if len(records) > before:  # of a row that is dropped the reason is told
-            account.add(row.unused())
-    return records, dropped, count
+def parse_row(row: Row, form: Format, pairing: Pairing) -> list[PreferenceRecord | Dropped]:
+    """Returns the records of a row, and what of it is dropped."""
+    found: list[PreferenceRecord | Dropped] = []
+    try:
+        for item in form.parse(row, pairing):
+            found.append(item)
+    except Reject as error:
+        found.append(Dropped(row.id, row.line, str(error)))
+    return found
+
+
+def write_items(folder: Path, items: Iterable[PreferenceRecord | Dropped], origin: str, seed: int) -> tuple[int, str]:
+    """Writes records and dropped items into files of ``folder``. Returns the records' number and fingerprint."""
+    count, digest = 0, hashlib.sha256()
+    with (
+        arrow_writer(folder / _RECORDS, record_schema()) as keep,
+        arrow_writer(folder / _DROPPED, dropped_schema()) as drop,
+    ):
+        for item in items:
+            if isinstance(item, Dropped):
+                drop({"origin": origin, **asdict(item)})
+            else:
+                keep(record_row(item, seed))
+                digest.update((json_line(item) + "\n").encode())
+                count += 1
+    return count, digest.hexdigest()
+
+
+def _open(folder: Path, cache: Cache) -> Loaded:
+    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    facts["unused"] = tuple(Unused(**item) for item in facts["unused"])
+    records = stored([folder / _RECORDS], as_record, cache.owner)
+    return Loaded(records, stored([folder / _DROPPED], as_dropped, cache.owner), **facts)
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
     """How often each reason occurs, the most frequent first."""
     return dict(Counter(item.reason for item in dropped).most_common())
-
-
-def fingerprint(records: Iterable[PreferenceRecord]) -> str:
-    """SHA-256 (hex) over the records as canonical lines."""
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update((json_line(record) + "\n").encode())
-    return digest.hexdigest()
 
 
 def write_records(records: Iterable[PreferenceRecord], path: str | Path, overwrite: bool = False) -> int:
@@ -128,16 +178,24 @@ def split_by_prompt(
     """``(train, held out)``: about the share ``held_out`` of the first user messages goes to the second part.
 
     The side depends on the first user message (see :func:`selfjudge.data.identity.folded`) and the seed alone, so
-    messages that read the same never land on both sides, in whatever order, subset or source they come.
+    equal first messages never land on both sides, in whatever order, subset or source they come.
+
+    Raises:
+        DataError: ``held_out`` is not in 0..1.
+    """
+    below = held_out_below(held_out)
+    parts: tuple[list[PreferenceRecord], list[PreferenceRecord]] = ([], [])
+    for record in records:
+        parts[side(record, seed) < below].append(record)
+    return tuple(parts[0]), tuple(parts[1])
+
+
+def held_out_below(held_out: float) -> int:
+    """Returns below which :func:`selfjudge.data.record_files.side` a record is held out.
 
     Raises:
         DataError: ``held_out`` is not in 0..1.
     """
     if not 0 <= held_out <= 1:
         raise DataError(f"the held-out share is {held_out}; choose a number from 0 to 1.")
-    parts: tuple[list[PreferenceRecord], list[PreferenceRecord]] = ([], [])
-    for record in records:
-        first = next(message.content for message in record.prompt if message.role == "user")
-        digest = hashlib.sha256(f"{seed}\n{folded(first)}".encode()).digest()
-        parts[int.from_bytes(digest[:8], "big") < held_out * 2**64].append(record)
-    return tuple(parts[0]), tuple(parts[1])
+    return math.ceil(held_out * 2**64)
