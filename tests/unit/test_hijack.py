@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.records import Message
-from selfjudge.templates.chat import ChatEncoder, TurnMarkers
+from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import heading_lines, load_templates, quote_headings
+from selfjudge.templates.turn_markers import TurnMarkers
 
 
 def test_a_placeholder_in_a_question_that_has_a_speaker_is_quoted() -> None:

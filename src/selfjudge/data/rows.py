@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selfjudge.data.identity import prompt_key, text_key
+from selfjudge.data.identity import first_of_each, prompt_key, text_key
 from selfjudge.errors import RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
+from selfjudge.templates.refused import or_raise
 
 Kind = Literal["policy", "judgment"]
 
@@ -58,9 +59,21 @@ def policy_rows(record: PreferenceRecord, chat: ChatEncoder) -> list[Row]:
     Raises:
         RowError: if the chat template refuses the dialogue.
     """
-    rows = chat.dialogues([*record.prompt, Message(role="assistant", content=record.chosen)])
-    names = [record.id] if len(rows) == 1 else [f"{record.id}:{i}" for i in range(len(rows))]
-    return [Row("policy", name, row.ids, row.is_target) for name, row in zip(names, rows, strict=True)]
+    return or_raise(all_policy_rows([record], chat))[0]
+
+
+def all_policy_rows(records: Sequence[PreferenceRecord], chat: ChatEncoder) -> list[list[Row] | RowError]:
+    """Returns :func:`policy_rows` of each record, tokenized together; its error for one that is refused."""
+    made = chat.all_dialogues([*record.prompt, Message(role="assistant", content=record.chosen)] for record in records)
+    return [
+        rows
+        if isinstance(rows, RowError)
+        else [
+            Row("policy", record.id if len(rows) == 1 else f"{record.id}:{i}", row.ids, row.is_target)
+            for i, row in enumerate(rows)
+        ]
+        for record, rows in zip(records, made, strict=True)
+    ]
 
 
 def judgment_rows(
@@ -76,58 +89,93 @@ def judgment_rows(
         KeyError: if the template set has no template for the record's principle.
         RowError: if the chat template refuses the judgment prompt.
     """
-    principle = encoder.principles[record.principle]
-    with_rationale = (
-        rationale and record.chosen_rationale and record.rejected_rationale and principle.template.rationale
-    )
-    sides = (record.chosen, record.chosen_rationale or ""), (record.rejected, record.rejected_rationale or "")
-    rows = []
-    for label, ((first, why_first), (second, why_second)) in enumerate((sides, sides[::-1])):
-        prompt = principle.prompt(record.prompt, first, second)
-        target = [prompt.label_ids[label]]
-        if with_rationale:
-            target += principle.rationale_ids(why_first, why_second)
-        ids = (*prompt.token_ids, *target)
-        is_target = (*(False for _ in prompt.token_ids), *(True for _ in target))
+    return or_raise(all_judgment_rows([record], encoder, rationale=rationale, places=[place]))[0]
+
+
+def all_judgment_rows(
+    records: Sequence[PreferenceRecord], encoder: JudgmentEncoder, *, rationale: bool = False, places: Sequence[int]
+) -> list[list[Row] | RowError]:
+    """Returns :func:`judgment_rows` of each record, tokenized together; its error for one that is refused."""
+    asked = [
+        (record.principle, record.prompt, *shown)
+        for record in records
+        for shown in ((record.chosen, record.rejected), (record.rejected, record.chosen))
+    ]
+    prompts = encoder.try_prompts(asked)
+    made: list[list[Row] | RowError] = []
+    for place, record, ab, ba in zip(places, records, prompts[::2], prompts[1::2], strict=True):
+        if isinstance(ab, RowError) or isinstance(ba, RowError):
+            made.append(ab if isinstance(ab, RowError) else ba)  # type: ignore[arg-type]
+            continue
+        whys = _rationales(record, encoder, rationale)
         name = f"{record.id}:{record.principle}"
-        rows.append(Row("judgment", f"{name}:{'AB' if label == 0 else 'BA'}", ids, is_target, f"{place}:{name}"))
-    return rows
+        rows = []
+        for label, prompt, why in ((0, ab, whys[0]), (1, ba, whys[1])):
+            target = (prompt.label_ids[label], *why)
+            is_target = (False,) * len(prompt.token_ids) + (True,) * len(target)
+            ids = (*prompt.token_ids, *target)
+            rows.append(Row("judgment", f"{name}:{'AB'[:: 1 - 2 * label]}", ids, is_target, f"{place}:{name}"))
+        made.append(rows)
+    return made
 
 
-def build_policy_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, max_length: int) -> Rows:
-    """Returns the rows of each distinct (prompt, chosen) of the records that compare responses as a whole."""
-    seen: set[bytes] = set()
-    rows: list[Row] = []
-    refused: list[DroppedRow] = []
-    for record in records:
-        key = prompt_key(record.prompt) + text_key(record.chosen)
-        if record.principle == OVERALL and key not in seen:
-            seen.add(key)
-            try:
-                rows += policy_rows(record, chat)
-            except RowError as e:
-                refused.append(DroppedRow("policy", record.id, str(e)))
-    built = _fitting(rows, max_length)
-    return Rows(built.rows, (*refused, *built.dropped))
+def _rationales(record: PreferenceRecord, encoder: JudgmentEncoder, wanted: bool) -> tuple[list[int], list[int]]:
+    """Returns the ids that follow the label in both orders: the evaluations, where they are wanted and there."""
+    principle = encoder.principles[record.principle]
+    first, second = record.chosen_rationale, record.rejected_rationale
+    if not (wanted and first and second and principle.template.rationale):
+        return [], []
+    return principle.rationale_ids(first, second), principle.rationale_ids(second, first)
 
 
-def build_judgment_rows(
-    records: Iterable[PreferenceRecord], encoder: JudgmentEncoder, max_length: int, *, rationale: bool = False
-) -> Rows:
-    """Returns both orders of every pair whose principle the template set knows; pairs of others are named."""
-    rows: list[Row] = []
-    left_out: list[DroppedRow] = []
-    for place, record in enumerate(records):
-        if record.principle in encoder.principles:
-            try:
-                rows += judgment_rows(record, encoder, rationale=rationale, place=place)
-            except RowError as e:
-                left_out.append(DroppedRow("judgment", record.id, str(e)))
+def policy_examples(
+    records: Sequence[PreferenceRecord], chat: ChatEncoder, max_length: int
+) -> list[tuple[Row, ...] | DroppedRow]:
+    """Returns the policy rows of some records, each an example, and those that are dropped."""
+    found: list[tuple[Row, ...] | DroppedRow] = []
+    for record, rows in zip(records, all_policy_rows(records, chat), strict=True):
+        if isinstance(rows, RowError):
+            found.append(DroppedRow("policy", record.id, str(rows)))
         else:
+            found += [(row,) if len(row.ids) <= max_length else _too_long(row, max_length) for row in rows]
+    return found
+
+
+def judgment_examples(
+    records: Sequence[PreferenceRecord],
+    encoder: JudgmentEncoder,
+    max_length: int,
+    *,
+    rationale: bool = False,
+    places: Sequence[int],
+) -> list[tuple[Row, ...] | DroppedRow]:
+    """Returns both orders of each pair as an example, and what is dropped: long rows, principles without a template.
+
+    Seen together, the orders cancel what says nothing about quality: with the labels A and B once each, leaning to one
+    of them gains nothing in any batch, and the gradient that is left is about the responses.
+    """
+    known = [i for i, record in enumerate(records) if record.principle in encoder.principles]
+    made = all_judgment_rows(
+        [records[i] for i in known], encoder, rationale=rationale, places=[places[i] for i in known]
+    )
+    rows_of = dict(zip(known, made, strict=True))
+    found: list[tuple[Row, ...] | DroppedRow] = []
+    for i, record in enumerate(records):
+        rows = rows_of.get(i)
+        if rows is None:
             reason = f"template set {encoder.templates.name!r} has no principle {record.principle!r}"
-            left_out.append(DroppedRow("judgment", record.id, reason))
-    built = _fitting(rows, max_length)
-    return Rows(built.rows, (*left_out, *built.dropped))
+            found.append(DroppedRow("judgment", record.id, reason))
+        elif isinstance(rows, RowError):
+            found.append(DroppedRow("judgment", record.id, str(rows)))
+        else:
+            fitting = tuple(row for row in rows if len(row.ids) <= max_length)
+            found += [fitting] if fitting else []
+            found += [_too_long(row, max_length) for row in rows if len(row.ids) > max_length]
+    return found
+
+
+def _too_long(row: Row, max_length: int) -> DroppedRow:
+    return DroppedRow(row.kind, row.name, f"longer than {max_length} tokens")
 
 
 def examples(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
@@ -145,9 +193,33 @@ def examples(rows: Iterable[Row]) -> list[tuple[Row, ...]]:
     return grouped
 
 
-def _fitting(rows: Sequence[Row], max_length: int) -> Rows:
-    fits = tuple(row for row in rows if len(row.ids) <= max_length)
-    long = tuple(
-        DroppedRow(row.kind, row.name, f"longer than {max_length} tokens") for row in rows if len(row.ids) > max_length
-    )
-    return Rows(fits, long)
+def build_policy_rows(records: Sequence[PreferenceRecord], chat: ChatEncoder, max_length: int) -> Rows:
+    """Returns, in memory, the rows of each distinct (prompt, chosen) of the records that compare responses as a whole.
+
+    For a run's rows see :mod:`selfjudge.data.encoded`.
+    """
+    whole = (record for record in records if record.principle == OVERALL)
+    distinct = list(first_of_each(whole, lambda record: prompt_key(record.prompt) + text_key(record.chosen)))
+    return _in_memory(policy_examples(distinct, chat, max_length))
+
+
+def build_judgment_rows(
+    records: Sequence[PreferenceRecord], encoder: JudgmentEncoder, max_length: int, *, rationale: bool = False
+) -> Rows:
+    """Returns, in memory, both orders of every pair whose principle the template set knows; pairs of others are named.
+
+    For a run's rows see :mod:`selfjudge.data.encoded`.
+    """
+    places = range(len(records))
+    return _in_memory(judgment_examples(records, encoder, max_length, rationale=rationale, places=places))
+
+
+def _in_memory(found: Iterable[tuple[Row, ...] | DroppedRow]) -> Rows:
+    rows: list[Row] = []
+    dropped: list[DroppedRow] = []
+    for each in found:
+        if isinstance(each, DroppedRow):
+            dropped.append(each)
+        else:
+            rows += each
+    return Rows(tuple(rows), tuple(dropped))

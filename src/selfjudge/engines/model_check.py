@@ -15,7 +15,8 @@ from selfjudge.engines.load import load_model, load_tokenizer, model_templates, 
 from selfjudge.engines.sampling_way import sampling_way
 from selfjudge.errors import ModelError, RowError, SelfJudgeError
 from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.templates.chat import ChatEncoder, Turn
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.dialogue import Turn
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.self_check import DIALOGUE, findings
 from selfjudge.templates.template import load_templates

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from selfjudge.errors import DataError, ModelError, RowError
 from selfjudge.records import Message
+from selfjudge.templates.dialogue import TokenizedDialogue, Turn, merged
 from selfjudge.templates.reading import Reading, SampleReader
+from selfjudge.templates.refused import or_error, or_raise
 from selfjudge.templates.rendering import ChatTemplate, check_template
 from selfjudge.templates.thinking import Thinking, switches, thought_marks
-from selfjudge.templates.tokens import StructuredTokenizer, is_marker, structure
+from selfjudge.templates.tokens import StructuredTokenizer, structure
 from selfjudge.templates.turn_form import find_form
+from selfjudge.templates.turn_markers import turn_markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,33 +32,6 @@ _PROBE = tuple(
     Message(role=role, content=f"Probe{i}")
     for i, role in enumerate(("system", "user", "assistant", "user", "assistant", "user"))
 )
-
-
-@dataclass(frozen=True)
-class TokenizedDialogue:
-    """A dialogue as ids; ``is_target[i]`` says whether token i belongs to an assistant turn (its end included)."""
-
-    ids: tuple[int, ...]
-    is_target: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One assistant turn: the ids that the model sees when it answers, and those of the answer with its end."""
-
-    prompt: list[int]
-    answer: list[int]
-
-
-@dataclass(frozen=True)
-class TurnMarkers:
-    """What a chat template writes around turns in plain text, such as ``### User:`` or ``[/INST]``.
-
-    ``lines`` stand on lines of their own, ``inline`` ones beside a turn's text. Empty where special tokens mark turns.
-    """
-
-    lines: tuple[str, ...]
-    inline: tuple[str, ...]
 
 
 class ChatEncoder:
@@ -105,7 +80,9 @@ class ChatEncoder:
         self.stop_ids = tuple(self.stops)
         thinks = self._prompt(_PROBE[1:2], self.tokens.mark(()), "on").rpartition(_PROBE[1].content)[2]
         self._reader = SampleReader(self.tokens, self.form, marks, thinks, self.end_ids, self.stop_ids)
-        self.markers = self._turn_markers()
+        # What stands before the first turn is the template's own preamble.
+        around = re.split("|".join(m.content for m in _PROBE), self._probe(self.switches["off"]))[1:]
+        self.markers = turn_markers(around, pattern)
 
     @property
     def switch(self) -> dict[str, Any]:
@@ -118,10 +95,7 @@ class ChatEncoder:
         Raises:
             RowError: if the chat template refuses the messages.
         """
-        if self.thinking == "off":
-            return self.prefixed_ids(messages, "")
-        (ids,) = self._all_ids([(messages, "", "on")])
-        return ids
+        return or_raise(self.try_prompt_ids([messages]))[0]
 
     def named_prompt_ids(self, prompts: Iterable[tuple[str, Sequence[Message]]]) -> list[list[int]]:
         """Returns :meth:`prompt_ids` of many prompts.
@@ -158,9 +132,17 @@ class ChatEncoder:
         Raises:
             RowError: if the chat template refuses the messages of one.
         """
+        return or_raise(self.try_prefixed_ids(prompts))
+
+    def try_prefixed_ids(self, prompts: Iterable[tuple[Sequence[Message], str]]) -> list[list[int] | RowError]:
+        """Returns :meth:`all_prefixed_ids`, with its error in the place of each prompt that is refused."""
         return self._all_ids(
             [(messages, self.form.space + prefix if prefix else "", "off") for messages, prefix in prompts]
         )
+
+    def try_prompt_ids(self, prompts: Iterable[Sequence[Message]]) -> list[list[int] | RowError]:
+        """Returns :meth:`prompt_ids` of many, tokenized together, with its error in the place of each refused one."""
+        return self._all_ids([(messages, "", self.thinking) for messages in prompts])
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of plain text: nothing added, nothing in it read as a special token."""
@@ -182,20 +164,33 @@ class ChatEncoder:
         Raises:
             RowError: if the chat template refuses the messages.
         """
+        return or_raise(self.all_turns([messages]))[0]
+
+    def all_turns(self, dialogues: Iterable[Sequence[Message]]) -> list[list[Turn] | RowError]:
+        """Returns :meth:`turns` of many dialogues, which are tokenized together; its error for one that is refused."""
+        rendered = [or_error(partial(self._rendered_turns, messages)) for messages in dialogues]
+        texts = [text for turns in rendered if not isinstance(turns, RowError) for text in turns]
+        prompts = [(prompt, mark) for prompt, _, mark in texts]
+        ids = self.tokens.encode([*prompts, *((prompt + answer, mark) for prompt, answer, mark in texts)])
+        made = (self._turn(*each) for each in zip(texts, ids, ids[len(texts) :], strict=False))
+        return [turns if isinstance(turns, RowError) else [next(made) for _ in turns] for turns in rendered]
+
+    def _rendered_turns(self, messages: Sequence[Message]) -> list[tuple[str, str, str]]:
+        """Returns prompt, answer and the mark of their cuts for each assistant turn."""
         mark = self.tokens.mark(message.content for message in messages)
         asked = [i for i, message in enumerate(messages) if message.role == "assistant" and i]
-        rendered = [(i, self._prompt(messages[:i], mark, "off")) for i in asked]
-        places = [i for i, prompt in rendered if prompt]
-        prompts = [prompt for _, prompt in rendered if prompt]
-        answers = [self.form.answer(self.tokens.shielded(messages[i].content, mark)) for i in places]
-        wholes = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        ids = self.tokens.encode([(text, mark) for text in (*prompts, *wholes)])
-        made = []
-        for prompt_ids, whole, answer in zip(ids, ids[len(places) :], answers, strict=False):
-            follows = whole[: len(prompt_ids)] == prompt_ids
-            answer_ids = whole[len(prompt_ids) :] if follows else self.tokens.continued(answer, mark)
-            made.append(Turn(prompt_ids, answer_ids if self.form.end else [*answer_ids, self._eos]))
-        return made
+        prompts = [(i, self._prompt(messages[:i], mark, "off")) for i in asked]
+        return [
+            (prompt, self.form.answer(self.tokens.shielded(messages[i].content, mark)), mark)
+            for i, prompt in prompts
+            if prompt
+        ]
+
+    def _turn(self, text: tuple[str, str, str], prompt_ids: list[int], whole: list[int]) -> Turn:
+        _, answer, mark = text
+        follows = whole[: len(prompt_ids)] == prompt_ids
+        answer_ids = whole[len(prompt_ids) :] if follows else self.tokens.continued(answer, mark)
+        return Turn(prompt_ids, answer_ids if self.form.end else [*answer_ids, self._eos])
 
     def dialogues(self, messages: Sequence[Message]) -> list[TokenizedDialogue]:
         """Returns a whole dialogue with its assistant turns marked as targets, in as few rows as can be.
@@ -206,12 +201,11 @@ class ChatEncoder:
         Raises:
             RowError: if the chat template refuses the messages.
         """
-        rows: list[tuple[list[int], list[bool]]] = []
-        for turn in self.turns(messages):
-            ids, is_target = rows.pop() if rows and turn.prompt[: len(rows[-1][0])] == rows[-1][0] else ([], [])
-            is_target = [*is_target, *[False] * (len(turn.prompt) - len(ids)), *[True] * len(turn.answer)]
-            rows.append(([*turn.prompt, *turn.answer], is_target))
-        return [TokenizedDialogue(ids=tuple(ids), is_target=tuple(is_target)) for ids, is_target in rows]
+        return or_raise(self.all_dialogues([messages]))[0]
+
+    def all_dialogues(self, dialogues: Iterable[Sequence[Message]]) -> list[list[TokenizedDialogue] | RowError]:
+        """Returns :meth:`dialogues` of many, which are tokenized together; its error for one that is refused."""
+        return [turns if isinstance(turns, RowError) else merged(turns) for turns in self.all_turns(dialogues)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids without special tokens."""
@@ -241,30 +235,14 @@ class ChatEncoder:
         text = self.template.render(messages, generation_prompt=True, switch=switch, edit=edit)
         return text + self.form.lead if thinking == "off" else text
 
-    def _all_ids(self, prompts: Iterable[tuple[Sequence[Message], str, Thinking]]) -> list[list[int]]:
-        texts: list[tuple[str, str]] = []
-        for messages, prefix, thinking in prompts:
-            try:
-                mark = self.tokens.mark(message.content for message in messages)
-                texts.append((self._prompt(messages, mark, thinking) + prefix, mark))
-            except RowError as e:
-                e.place = len(texts)
-                raise
-        return self.tokens.encode(texts)
+    def _all_ids(self, prompts: Iterable[tuple[Sequence[Message], str, Thinking]]) -> list[list[int] | RowError]:
+        def text(messages: Sequence[Message], prefix: str, thinking: Thinking) -> tuple[str, str]:
+            mark = self.tokens.mark(message.content for message in messages)
+            return self._prompt(messages, mark, thinking) + prefix, mark
 
-    def _turn_markers(self) -> TurnMarkers:
-        """Returns what a response could write to look like the end of its turn."""
-        rendered = self._probe(self.switches["off"])
-        lines: dict[str, None] = {}
-        inline: dict[str, None] = {}
-        # What stands before the first turn is the template's own preamble.
-        for border in re.split("|".join(m.content for m in _PROBE), rendered)[1:]:
-            for text in self.tokens.pattern.split(border):
-                rows = text.split("\n")
-                for i, row in enumerate(map(str.strip, rows)):
-                    if is_marker(row):
-                        (lines if 0 < i < len(rows) - 1 else inline)[row] = None
-        return TurnMarkers(tuple(lines), tuple(inline))
+        texts = [or_error(partial(text, *asked)) for asked in prompts]
+        ids = iter(self.tokens.encode([each for each in texts if not isinstance(each, RowError)]))
+        return [each if isinstance(each, RowError) else next(ids) for each in texts]
 
     def _probe(self, switch: Mapping[str, Any], *, answered: bool = False) -> str:
         """Returns a dialogue as the chat template renders it: as long a one as it takes.

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from selfjudge.errors import TemplateError
+from selfjudge.errors import RowError, TemplateError
 from selfjudge.records import Message
 from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.refused import or_raise
 from selfjudge.templates.template import (
     JudgmentTemplate,
     TemplateSet,
@@ -127,12 +128,31 @@ class JudgmentEncoder:
         Raises:
             TemplateError: as :meth:`PrincipleEncoder.prompt` does.
         """
-        fillers = [(encoder, encoder.filler()) for encoder in self.principles.values()]
         asked = [
-            (encoder, fill(prompt, *shown))
+            (principle, prompt, *shown)
             for prompt, a, b in pairs
-            for encoder, fill in fillers
+            for principle in self.principles
             for shown in ((a, b), (b, a))
         ]
-        ids = self._chat.all_prefixed_ids((messages, encoder.template.prefix + "A") for encoder, messages in asked)
-        return [encoder.less_label(each) for (encoder, _), each in zip(asked, ids, strict=True)]
+        return or_raise(self.try_prompts(asked))
+
+    def try_prompts(
+        self, asked: Sequence[tuple[str, tuple[Message, ...], str, str]]
+    ) -> list[JudgmentPrompt | RowError]:
+        """Returns judgment prompts, tokenised together, with an error in the place of each that is refused.
+
+        Args:
+            asked: principle, prompt, first and second response of each.
+
+        Raises:
+            TemplateError: as :meth:`PrincipleEncoder.prompt` does.
+        """
+        fillers = {name: encoder.filler() for name, encoder in self.principles.items()}
+        texts = (
+            (fillers[name](prompt, first, second), self.principles[name].template.prefix + "A")
+            for name, prompt, first, second in asked
+        )
+        return [
+            ids if isinstance(ids, RowError) else self.principles[name].less_label(ids)
+            for (name, *_), ids in zip(asked, self._chat.try_prefixed_ids(texts), strict=True)
+        ]

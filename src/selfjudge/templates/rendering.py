@@ -34,7 +34,7 @@ class ChatTemplate:
         self.name, self.date = str(tokenizer.name_or_path), today
         self.source = str(tokenizer.get_chat_template())
         self.moves = "strftime_now" in self.source
-        self._fixed = _fixed(self.source, today) if self.moves else self.source
+        self.dated_source = _fixed(self.source, today) if self.moves else self.source
         self._knows_system = self._accepts_system()
 
     def render(
@@ -67,7 +67,7 @@ class ChatTemplate:
             return str(
                 self._tokenizer.apply_chat_template(
                     [dict(message) for message in chat],
-                    chat_template=self._fixed,
+                    chat_template=self.dated_source,
                     tokenize=False,
                     add_generation_prompt=generation_prompt,
                     **(switch or {}),

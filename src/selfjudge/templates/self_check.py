@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from selfjudge.errors import RowError
 from selfjudge.records import Message
-from selfjudge.templates.chat import ChatEncoder, Turn
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.dialogue import Turn
 
 DIALOGUE = (
     Message(role="user", content="Name a tree."),

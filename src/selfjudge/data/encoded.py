@@ -1,0 +1,247 @@
+"""A run's rows and prompts as token ids: made once, by several workers, and kept in files that all processes map."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from selfjudge.data.io import write_json
+from selfjudge.data.record_files import as_record
+from selfjudge.data.rows import DroppedRow, Kind, Row, judgment_examples, policy_examples
+from selfjudge.data.store import Cache, Stored, joined
+from selfjudge.records import PreferenceRecord
+from selfjudge.templates.chat import ChatEncoder
+from selfjudge.templates.encode import JudgmentEncoder
+from selfjudge.templates.fingerprint import chat_fingerprint, templates_fingerprint
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+_BATCH = 128
+"""Records that are tokenized together."""
+_WORTH_A_WORKER = 1000
+"""Records below which another process costs more than it saves."""
+_FILES = "files.json"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """JSFT's examples (a policy row, or the two orders of a pair), what was dropped, and the number of rows by kind."""
+
+    examples: Stored[tuple[Row, ...]]
+    dropped: Stored[DroppedRow]
+    rows: dict[str, int]
+
+
+def encode_policy_rows(
+    records: Stored[PreferenceRecord], chat: ChatEncoder, max_length: int, made_from: Any, cache: Cache
+) -> Encoded:
+    """Returns the policy rows of records.
+
+    Args:
+        records: each with a row of its own, see :func:`selfjudge.data.load.policy_records`.
+        chat: of the model.
+        max_length: tokens of a row at most; longer ones are dropped and named.
+        made_from: JSON value that tells the records from others.
+        cache: where the rows are kept, and found again.
+    """
+    work = partial(_policy, chat=chat, max_length=max_length)
+    folder = cache.folder("policy-rows", made_from, chat_fingerprint(chat), max_length)
+    return _encoded(_mapped(records.dataset, work, _row_features, folder, "Policy rows"), cache, "policy")
+
+
+def encode_judgment_rows(
+    records: Stored[PreferenceRecord],
+    encoder: JudgmentEncoder,
+    chat: ChatEncoder,
+    max_length: int,
+    made_from: Any,
+    cache: Cache,
+    *,
+    rationale: bool = False,
+) -> Encoded:
+    """Returns both orders of every pair; arguments as of :func:`encode_policy_rows`."""
+    work = partial(_judgments, encoder=encoder, max_length=max_length, rationale=rationale)
+    made_with = [chat_fingerprint(chat), templates_fingerprint(encoder.templates), max_length, rationale]
+    folder = cache.folder("judgment-rows", made_from, *made_with)
+    return _encoded(_mapped(records.dataset, work, _row_features, folder, "Judgment rows"), cache, "judgment")
+
+
+def both(first: Encoded, second: Encoded) -> Encoded:
+    """Returns the rows of two kinds as one."""
+    examples, dropped = joined([first.examples, second.examples]), joined([first.dropped, second.dropped])
+    return Encoded(examples, dropped, {**first.rows, **second.rows})
+
+
+def encode_prompts(prompts: Stored[Any], chat: ChatEncoder, made_from: Any, cache: Cache) -> Stored[dict[str, Any]]:
+    """Returns each prompt's row with ``place``, ``ids`` as far as where the policy answers, and ``reason``.
+
+    ``reason`` says why the chat template refuses a prompt, else it is None. The file has ``length`` too, the number of
+    ids. Arguments as of :func:`encode_policy_rows`; the rows of ``prompts`` have a column ``prompt``.
+    """
+    folder = cache.folder("prompts", made_from, chat_fingerprint(chat))
+    only = prompts.dataset.select_columns("prompt")
+    made = _mapped(only, partial(_prompts, chat=chat), _prompt_features, folder, "Prompts", keep=["prompt"])
+    return Stored(made, dict, cache.owner)
+
+
+def _encoded(dataset: Dataset, cache: Cache, kind: Kind) -> Encoded:
+    every = Stored(dataset, _example, cache.owner)
+    rows = every.numbers("rows")
+    kept, dropped = every.select(np.flatnonzero(rows)), every.select(np.flatnonzero(rows == 0))
+    return Encoded(kept, dropped.built(_dropped), {kind: int(rows.sum())})
+
+
+def _mapped(
+    dataset: Dataset,
+    work: Callable[..., dict[str, list[Any]]],
+    features: Callable[[], Features],
+    folder: Path,
+    name: str,
+    keep: Sequence[str] = (),
+) -> Dataset:
+    """Returns what ``work`` makes of batches of rows: by several processes, or as it was found in ``folder``."""
+    from datasets import Dataset, concatenate_datasets
+
+    listed = folder / _FILES
+    if listed.is_file():
+        files = json.loads(listed.read_text(encoding="utf-8"))["files"]
+        parts = [Dataset.from_file(str(folder / file)) for file in files]
+        return concatenate_datasets(parts)
+    workers = max(1, min(_processors(), len(dataset) // _WORTH_A_WORKER))
+    types = features()
+    types.update({column: dataset.features[column] for column in keep})
+    with _one_thread_each(workers):
+        made = dataset.map(
+            work,
+            with_indices=True,
+            batched=True,
+            batch_size=_BATCH,
+            writer_batch_size=_BATCH,
+            num_proc=workers if workers > 1 else None,
+            remove_columns=[column for column in dataset.column_names if column not in keep],
+            features=types,
+            cache_file_name=str(folder / "rows.arrow"),
+            new_fingerprint=folder.name,
+            desc=name,
+        )
+    files = [Path(file["filename"]).name for file in made.cache_files]
+    write_json(listed, {"files": files})
+    return made
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _one_thread_each(workers: int) -> Iterator[None]:
+    """Lets the tokenizer use one thread in each of several workers, and no progress bar where there is little to do."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before, shown = os.environ.get("TOKENIZERS_PARALLELISM"), not are_progress_bars_disabled()
+    if workers > 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    else:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if workers > 1 and before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        elif before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+        if shown:
+            enable_progress_bars()
+
+
+def _row_features() -> Features:
+    from datasets import Features, List, Value
+
+    texts, numbers = List(Value("string")), List(List(Value("int32")))
+    return Features(
+        {
+            "kind": Value("string"),
+            "pair": Value("string"),
+            "names": texts,
+            "ids": numbers,
+            "targets": numbers,
+            "rows": Value("int32"),
+            "reason": Value("string"),
+        }
+    )
+
+
+def _prompt_features() -> Features:
+    from datasets import Features, List, Value
+
+    ids = List(Value("int32"))
+    return Features({"place": Value("int64"), "ids": ids, "length": Value("int32"), "reason": Value("string")})
+
+
+def _records(batch: dict[str, list[Any]]) -> list[PreferenceRecord]:
+    return [as_record(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
+
+
+def _policy(batch: dict[str, list[Any]], places: list[int], chat: ChatEncoder, max_length: int) -> dict[str, list[Any]]:
+    return _columns(policy_examples(_records(batch), chat, max_length))
+
+
+def _judgments(
+    batch: dict[str, list[Any]], places: list[int], encoder: JudgmentEncoder, max_length: int, rationale: bool
+) -> dict[str, list[Any]]:
+    records = _records(batch)
+    return _columns(judgment_examples(records, encoder, max_length, rationale=rationale, places=places))
+
+
+def _prompts(batch: dict[str, list[Any]], places: list[int], chat: ChatEncoder) -> dict[str, list[Any]]:
+    from selfjudge.data.record_files import as_prompt
+
+    found = chat.try_prompt_ids([as_prompt({"prompt": prompt}) for prompt in batch["prompt"]])
+    ids = [each if isinstance(each, list) else [] for each in found]
+    reasons = [None if isinstance(each, list) else str(each) for each in found]
+    return {"place": places, "ids": ids, "length": [*map(len, ids)], "reason": reasons}
+
+
+def _columns(found: Sequence[tuple[Row, ...] | DroppedRow]) -> dict[str, list[Any]]:
+    return {
+        "kind": [each.kind if isinstance(each, DroppedRow) else each[0].kind for each in found],
+        "pair": [None if isinstance(each, DroppedRow) else each[0].pair for each in found],
+        "names": [[each.name] if isinstance(each, DroppedRow) else [row.name for row in each] for each in found],
+        "ids": [[] if isinstance(each, DroppedRow) else [row.ids for row in each] for each in found],
+        "targets": [[] if isinstance(each, DroppedRow) else [_spans(row.is_target) for row in each] for each in found],
+        "rows": [0 if isinstance(each, DroppedRow) else len(each) for each in found],
+        "reason": [each.reason if isinstance(each, DroppedRow) else None for each in found],
+    }
+
+
+def _spans(is_target: Sequence[bool]) -> list[int]:
+    """Returns start and end of each run of targets, one after the other."""
+    edges = np.flatnonzero(np.diff(np.asarray([False, *is_target, False], dtype=np.int8)))
+    return cast(list[int], edges.tolist())
+
+
+def _example(row: dict[str, Any]) -> tuple[Row, ...]:
+    return tuple(
+        Row(row["kind"], name, tuple(ids), _is_target(spans, len(ids)), row["pair"])
+        for name, ids, spans in zip(row["names"], row["ids"], row["targets"], strict=True)
+    )
+
+
+def _is_target(spans: Sequence[int], length: int) -> tuple[bool, ...]:
+    marks = np.zeros(length, dtype=bool)
+    for start, end in zip(spans[::2], spans[1::2], strict=True):
+        marks[start:end] = True
+    return tuple(marks.tolist())
+
+
+def _dropped(row: dict[str, Any]) -> DroppedRow:
+    return DroppedRow(row["kind"], row["names"][0], row["reason"])
