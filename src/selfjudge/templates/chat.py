@@ -172,7 +172,15 @@ class ChatEncoder:
         texts = [text for turns in rendered if not isinstance(turns, RowError) for text in turns]
         prompts = [(prompt, mark) for prompt, _, mark in texts]
         ids = self.tokens.encode([*prompts, *((prompt + answer, mark) for prompt, answer, mark in texts)])
-        made = (self._turn(*each) for each in zip(texts, ids, ids[len(texts) :], strict=False))
+        pairs = [*zip(ids, ids[len(texts) :], strict=False)]
+        # Where the answer's first token takes a character of the prompt, it is tokenized apart.
+        apart = [i for i, (prompt, whole) in enumerate(pairs) if whole[: len(prompt)] != prompt]
+        alone = dict(zip(apart, self.tokens.all_continued([texts[i][1:] for i in apart]), strict=True))
+        ends = [] if self.form.end else [self._eos]
+        made = (
+            Turn(prompt, [*(alone[i] if i in alone else whole[len(prompt) :]), *ends])
+            for i, (prompt, whole) in enumerate(pairs)
+        )
         return [turns if isinstance(turns, RowError) else [next(made) for _ in turns] for turns in rendered]
 
     def _rendered_turns(self, messages: Sequence[Message]) -> list[tuple[str, str, str]]:
@@ -185,12 +193,6 @@ class ChatEncoder:
             for i, prompt in prompts
             if prompt
         ]
-
-    def _turn(self, text: tuple[str, str, str], prompt_ids: list[int], whole: list[int]) -> Turn:
-        _, answer, mark = text
-        follows = whole[: len(prompt_ids)] == prompt_ids
-        answer_ids = whole[len(prompt_ids) :] if follows else self.tokens.continued(answer, mark)
-        return Turn(prompt_ids, answer_ids if self.form.end else [*answer_ids, self._eos])
 
     def dialogues(self, messages: Sequence[Message]) -> list[TokenizedDialogue]:
         """Returns a whole dialogue with its assistant turns marked as targets, in as few rows as can be.

@@ -7,14 +7,22 @@ the chat template puts around turns without their being marked as special (``<�
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfjudge.errors import RowError
+from selfjudge.templates.exact_cuts import NO_CUTS, Cuts, find_cuts
 from selfjudge.templates.rendering import cut, unused_mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_TRIED = (
+    "### Response A\nOne.\n\n### Response B\n  two\n\n### Question\nWhich?",
+    "Text\n\n\n# Heading one\n\n- a\n- b\n## Two\n\té 你好 🙂\n",
+    "x\n### A\n### B\nx",
+)
 
 # How many texts the tokenizer gets in one call: for each of them it holds far more than ids until the call is over.
 _AT_ONCE = 2048
@@ -44,6 +52,19 @@ def structure(tokenizer: PreTrainedTokenizerBase, around_turns: str) -> dict[str
     return specials
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a text; ``key`` is what the tokenizer gets, of whose ids the first ``skip`` are not the piece's.
+
+    ``marked``: it stands behind two marks.
+    """
+
+    text: str
+    key: str
+    skip: int
+    marked: bool
+
+
 class StructuredTokenizer:
     """A tokenizer that knows which strings are structure.
 
@@ -61,6 +82,8 @@ class StructuredTokenizer:
         self.structural_ids = frozenset(specials.values()) - unknown
         self.pattern = re.compile("|".join(re.escape(t) for t in sorted(specials, key=len, reverse=True)))
         self._anchor = self._find_anchor()
+        self._spelled: dict[str, list[int] | None] = {}
+        self._cuts = self._tried_cuts()
         self._spelled = {text: self._spell(text) for text in specials if len(text) == 1}
 
     def text_ids(self, text: str) -> list[int]:
@@ -109,26 +132,45 @@ class StructuredTokenizer:
         return [i for half, ids in pairs for i in (self._apart(half, mark) if self._too_many(half, ids) else ids)]
 
     def _encode_cut(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
-        rows = [text.split(mark) for text, mark in texts]
-        pieces = [[row[0], *(self._anchor + piece for piece in row[1:])] for row in rows]
-        distinct = list(dict.fromkeys(piece for row in pieces for piece in row if piece))
+        rows = [[*self._pieces(text, mark)] for text, mark in texts]
+        distinct = list(dict.fromkeys(piece.key for row in rows for piece in row if piece.text))
         known = {"": [], **dict(zip(distinct, self._tokenize(distinct), strict=True))}
-        skip = 1 if self._anchor else 0
         found = []
-        for row, anchored in zip(rows, pieces, strict=True):
-            ids = [*known[row[0]]]
-            for before, piece, key in zip(row, row[1:], anchored[1:], strict=False):
-                # Nothing between two marks: what follows them is a single character that is no token here.
-                spelled = None if before else self._spelled.get(piece)
-                ids += known[key][skip:] if spelled is None else spelled
+        for row in rows:
+            ids: list[int] = []
+            for piece in row:
+                # Between two marks: what follows them is a single character that is no token here.
+                spelled = self._spelled.get(piece.text) if piece.marked else None
+                own = known[piece.key][piece.skip :] if piece.text else []
+                ids += own if spelled is None else spelled
             found.append(ids)
         return found
 
+    def _pieces(self, text: str, mark: str) -> Iterator[_Piece]:
+        """Yields the pieces of a text: it is cut at its marks, and wherever else a cut changes no id."""
+        anchor, previous = "", None
+        for part in text.split(mark):
+            marked = previous == ""
+            for piece in self._cuts.pieces(part):
+                yield _Piece(piece, anchor + piece, 1 if anchor else 0, marked)
+                anchor, marked = self._anchor, False
+            previous = part
+
+    def _tried_cuts(self) -> Cuts:
+        """Returns the cuts of this tokenizer, if they do leave the ids of a few texts as they are."""
+        cuts = find_cuts(self.tokenizer, self._rust, self.pattern)
+        whole = self._tokenize(_TRIED)
+        self._cuts = cuts
+        return cuts if self._encode_cut([(text, "\0") for text in _TRIED]) == whole else NO_CUTS
+
     def continued(self, text: str, mark: str = "") -> list[int]:
         """Returns the ids of a rendered text that goes on after another one: nothing is put before its first word."""
-        mark = mark or self.mark([text])
-        (ids,) = self._encode_cut([(mark + text, mark)])
+        (ids,) = self.all_continued([(text, mark or self.mark([text]))])
         return ids
+
+    def all_continued(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Returns :meth:`continued` of texts, each with the mark of its cuts."""
+        return self._encode_cut([(mark + text, mark) for text, mark in texts])
 
     def _spell(self, character: str) -> list[int] | None:
         """Returns the ids of a token's single character as those of a text, or None where there are none."""
