@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub.constants as hub
 import pytest
 import torch
+from stored_data import prepared_records
 from trl import DPOTrainer
 
 from selfjudge.baselines import rlhf, rounds, sft
@@ -24,6 +25,7 @@ from selfjudge.data.collate import JsftCollator
 from selfjudge.data.io import read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.data.rows import build_policy_rows
+from selfjudge.data.store import Stored
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import LoadedModel, load_model
 from selfjudge.errors import MissingExtraError, RunError
@@ -182,6 +184,10 @@ def test_dpo_starts_at_its_reference_which_stays(
         assert all(torch.equal(weights[n], p) for n, p in initial.items())
 
 
+def _relabelled(records: Stored[PreferenceRecord]) -> Stored[PreferenceRecord]:
+    return prepared_records([_longer_wins(record) for record in records]).judgment
+
+
 def test_the_reward_model_learns_to_tell_the_longer(
     tmp_path: Path, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,9 +197,7 @@ def test_the_reward_model_learns_to_tell_the_longer(
 
     def relabelled(*args: Any) -> Any:
         data = prepare(*args)
-        return replace(
-            data, judgment=tuple(map(_longer_wins, data.judgment)), held_out=tuple(map(_longer_wins, data.held_out))
-        )
+        return replace(data, judgment=_relabelled(data.judgment), held_out=_relabelled(data.held_out))
 
     monkeypatch.setattr("selfjudge.baselines.reward_model.prepare_data", relabelled)
     run = run_baseline("reward-model", made, tmp_path / "run")

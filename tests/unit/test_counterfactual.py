@@ -1,11 +1,9 @@
 """Copies of pairs with people exchanged: what they say, which are not made, and that none leaks what is held out."""
 
-from dataclasses import replace
-
 import pytest
+from stored_data import prepared_records
 
 from selfjudge.data.counterfactual import counterfactuals
-from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.data.sources import split_by_prompt
 from selfjudge.errors import RecipeError
@@ -34,18 +32,14 @@ def test_a_copy_that_would_not_come_back_is_named_instead() -> None:
     assert counterfactuals([TWO_READINGS]) == ([], [DroppedRow("judgment", "t:swapped", reason)])
 
 
-def prepared(records: list[PreferenceRecord]) -> PreparedData:
-    return PreparedData(tuple(records), tuple(records), (), (), (), {}, {})
-
-
 def test_the_recipe_decides_and_policy_rows_have_no_copies() -> None:
-    data = prepared([ADA, TWO_READINGS])
+    data = prepared_records([ADA, TWO_READINGS])
     recipe = load_recipe("demo")
-    assert judgment_pairs(recipe, data) == ((ADA, TWO_READINGS), [])
+    assert judgment_pairs(recipe, data) == ([ADA, TWO_READINGS], [])
     pairs, dropped = judgment_pairs(changed(recipe, ["jsft.counterfactual=true"]), data)
     assert pairs == [ADA, TWO_READINGS, BEN]
     assert [row.name for row in dropped] == ["t:swapped"]
-    assert data == replace(data, policy=(ADA, TWO_READINGS))
+    assert data.policy == [ADA, TWO_READINGS]
 
 
 def test_a_copy_whose_prompt_is_held_out_is_not_trained_on() -> None:
@@ -53,8 +47,8 @@ def test_a_copy_whose_prompt_is_held_out_is_not_trained_on() -> None:
     every = [record(name, f"Is {name} here?", "Yes.", "No.") for name in names]
     train, held_out = split_by_prompt(every, 0.5, 0)
     recipe = changed(load_recipe("demo"), ["jsft.counterfactual=true", "data.held_out=0.5"])
-    pairs, _ = judgment_pairs(recipe, prepared(list(train)))
-    copies = pairs[len(train) :]
+    pairs, _ = judgment_pairs(recipe, prepared_records(train))
+    copies = list(pairs)[len(train) :]
     kept, away = split_by_prompt(counterfactuals(train)[0], 0.5, 0)
     assert min(map(len, (held_out, away, kept))) > 0  # else there is nothing to see
     assert copies == list(kept)

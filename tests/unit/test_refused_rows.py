@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stored_data import prepared_records
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.baselines.pairs import token_pairs
@@ -62,13 +63,11 @@ def test_pairs_of_baselines(chat: ChatEncoder) -> None:
 
 def test_prompts_of_self_training(chat: ChatEncoder, tiny_recipe: Callable[..., Recipe]) -> None:
     loaded: Any = SimpleNamespace(chat=chat, context=512)
-    found: Any = SimpleNamespace(prompts=[r.prompt for r in RECORDS])
-    prompts, dropped = rollout_prompts(tiny_recipe(), found, loaded)
+    prompts, dropped = rollout_prompts(tiny_recipe(), prepared_records(RECORDS), loaded)
     assert [prompt.id for prompt in prompts] == ["prompt-0"]
     assert [(row.name, row.reason) for row in dropped] == [("prompt-1", REASON)]
-    found.prompts = [RECORDS[1].prompt]
     with pytest.raises(DataError, match="0 were read, 1 more were refused by the chat template"):
-        rollout_prompts(tiny_recipe(), found, loaded)
+        rollout_prompts(tiny_recipe(), prepared_records(RECORDS[1:]), loaded)
 
 
 def test_a_prompt_to_answer_is_named(chat: ChatEncoder) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stored_data import prepared_records
 
-from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RunError
 from selfjudge.recipes.load import load_recipe
@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, recipe: Recipe) -> None:
 
 
 def test_a_resumed_run_tells_of_a_row_that_was_left_out_once(tmp_path: Path, recipe: Recipe) -> None:
-    data = PreparedData((), (), (), (), (), {"own.jsonl": "0" * 64}, {"own.jsonl": 1})
+    data = prepared_records([])
     dropped = [DroppedRow("policy", "row-7", "too long")]
     for resume in (False, True):
         record_data(RunFolder.open(tmp_path / "run", "jsft", recipe, resume=resume), data, dropped)

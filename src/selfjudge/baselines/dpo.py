@@ -23,6 +23,7 @@ from selfjudge.recipes.schema import Recipe
 from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, pad_id
 
@@ -36,10 +37,11 @@ def run_dpo(
     set_seed(recipe.seed)
     start = sft_model(recipe)
     loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.policy_lora, output_dir))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    longest = min(recipe.data.max_length, loaded.context)
-    pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)
-    run = RunFolder.open(output_dir, "dpo", recipe, resume=resume)
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        longest = min(recipe.data.max_length, loaded.context)
+        pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)
+        run = RunFolder.open(output_dir, "dpo", recipe, resume=resume)
     record(run, data, dropped, start=start, rows={"pair": len(pairs)})
     trainer = dpo_trainer(recipe, loaded, args, [pair for _, pair in pairs], run, callbacks)
     train(trainer, run)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
+from selfjudge.data.store import Stored
 from selfjudge.errors import DataError, RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.pairs import Pair
 
 
-def overall_pairs(data: PreparedData) -> list[PreferenceRecord]:
+def overall_pairs(data: PreparedData) -> Stored[PreferenceRecord]:
     """Returns the pairs that JSFT's judgment rows are made from, those compared as a whole.
 
     Raises:
         DataError: if there is none.
     """
-    records = [r for r in data.judgment if r.principle == OVERALL]
+    records = data.judgment.select(np.flatnonzero(data.judgment.equal("principle", OVERALL)))
     if not records:
         raise DataError("The data has no pairs compared as a whole: give one of data.sources the use 'judgment'.")
     return records

@@ -92,9 +92,9 @@ def peft_config(model: PreTrainedModel, lora: LoraSection | None, task_type: str
     return None if lora is None else adapter_config(model, lora, task_type)
 
 
-def record(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:
+def record(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRow], **info: Any) -> None:
     """Writes what the run is made from, and TRL's version."""
-    record_data(run, data, dropped, trl=version("trl"), **info)
+    record_data(run, data, *dropped, trl=version("trl"), **info)
 
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -64,7 +64,7 @@ class OffPolicy:
 
     def prompts(
         self, recipe: Recipe, data: PreparedData, loaded: LoadedModel, args: TrainingArguments
-    ) -> tuple[list[RolloutPrompt], list[DroppedRow]]:
+    ) -> tuple[Sequence[RolloutPrompt], Sequence[DroppedRow]]:
         """Returns those of self-training's prompts that will be trained on, so that no sample is drawn in vain."""
         prompts, dropped = rollout_prompts(recipe, data, loaded)
         seen = total_steps(args, len(prompts)) * examples_per_step(args)
@@ -91,7 +91,7 @@ class Offline:
 
     def prompts(
         self, recipe: Recipe, data: PreparedData, loaded: LoadedModel, args: TrainingArguments
-    ) -> tuple[list[RolloutPrompt], list[DroppedRow]]:
+    ) -> tuple[Sequence[RolloutPrompt], Sequence[DroppedRow]]:
         """Returns the prompt of every pair, as often as it has pairs."""
         longest = min(recipe.data.max_length, loaded.context)
         pairs, dropped = token_pairs(overall_pairs(data), loaded.chat, longest)

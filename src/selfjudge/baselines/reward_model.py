@@ -32,6 +32,7 @@ from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first, on_main
 from selfjudge.training.result import save_trained
 from selfjudge.training.resumable import train
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching
 from selfjudge.training.start import start_dtype
@@ -52,10 +53,11 @@ def run_reward_model(recipe: Recipe, output_dir: str | Path, *, resume: bool = F
     chat = load_tokenizer(start, recipe.model.chat_template)
     model = main_first(lambda: _classifier(recipe, start))
     check_lora(model, recipe.jsft.lora, "SEQ_CLS")
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    longest = min(recipe.data.max_length, context_length(model))
-    pairs, dropped = token_pairs(overall_pairs(data), chat, longest)
-    run = RunFolder.open(output_dir, "reward-model", recipe, resume=resume)
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        longest = min(recipe.data.max_length, context_length(model))
+        pairs, dropped = token_pairs(overall_pairs(data), chat, longest)
+        run = RunFolder.open(output_dir, "reward-model", recipe, resume=resume)
     record(run, data, dropped, start=start, rows={"pair": len(pairs)})
     trainer = RewardTrainer(
         model,

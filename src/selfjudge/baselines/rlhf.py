@@ -31,6 +31,7 @@ from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching
 
@@ -52,14 +53,17 @@ def run_rlhf(
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
     loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.lora, output_dir))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    prompts, dropped = rollout_prompts(recipe, data, loaded)
-    args.chat_template_kwargs = loaded.chat.switch
-    prompts, unlike = same_ids(prompts, loaded.chat)
-    if SAMPLES * len(prompts) < examples_per_step(args):
-        raise DataError(f"{len(prompts)} prompts are too few for one step of rlhf: lower the batch size, or give more.")
-    run = RunFolder.open(output_dir, "rlhf", recipe, resume=resume)
-    record(run, data, [*dropped, *unlike], start=start, reward=reward_path(recipe), prompts=len(prompts))
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        prompts, dropped = main_first(lambda: rollout_prompts(recipe, data, loaded))
+        args.chat_template_kwargs = loaded.chat.switch
+        prompts, unlike = same_ids(prompts, loaded.chat)
+        if SAMPLES * len(prompts) < examples_per_step(args):
+            raise DataError(
+                f"{len(prompts)} prompts are too few for one step of rlhf: lower the batch size, or give more."
+            )
+        run = RunFolder.open(output_dir, "rlhf", recipe, resume=resume)
+    record(run, data, dropped, unlike, start=start, reward=reward_path(recipe), prompts=len(prompts))
     trainer = RLOOTrainer(
         loaded.model,
         reward_function(scorer, loaded.chat),

@@ -40,6 +40,7 @@ from selfjudge.training.pair_source import rollout_prompts
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.processes import main_first, on_main
 from selfjudge.training.progress import use_progress_bar
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, batching
 from selfjudge.training.start import load_start
@@ -107,9 +108,10 @@ def _run(method: Rounds, output_dir: str | Path, *, resume: bool) -> RunFolder:
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
     loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.lora, output_dir))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    prompts, dropped = rollout_prompts(recipe, data, loaded)
-    run = RunFolder.open(output_dir, method.name, recipe, resume=resume)
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        prompts, dropped = main_first(lambda: rollout_prompts(recipe, data, loaded))
+        run = RunFolder.open(output_dir, method.name, recipe, resume=resume)
     record(run, data, dropped, start=start, reward=reward_path(recipe), prompts=len(prompts))
     # Together the rounds take as many steps, on as many prompts, as self-training.
     rounds = method.section.rounds

@@ -32,6 +32,7 @@ from selfjudge.training.pairs import Pair
 from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
 from selfjudge.training.rollout import identical
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import batching
 
@@ -48,21 +49,22 @@ def run_rso(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     start = sft_model(recipe)
     scorer = main_first(lambda: load_scorer(reward_path(recipe), **batching(recipe)))
     loaded = main_first(lambda: load_for_trl(recipe, start, recipe.self_training.lora, output_dir))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    prompts, dropped = rollout_prompts(recipe, data, loaded)
-    # As many pairs as self-training sees in as many steps; no prompt is sampled twice.
-    steps = total_steps(args, len(prompts))
-    wanted = steps * examples_per_step(args)
-    sampled = draw(prompts, min(len(prompts), math.ceil(2 * wanted / section.accepted)), recipe.seed)
-    groups = scored_samples(
-        recipe, loaded.model, loaded.chat, scorer, sampled, section.candidates, show_progress=not args.disable_tqdm
-    )
-    pairs = accepted_pairs(groups, section, recipe.seed)
-    if not pairs:
-        raise DataError(
-            "No pair is left: the accepted samples of every prompt are alike. Raise baselines.rso.accepted."
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        prompts, dropped = main_first(lambda: rollout_prompts(recipe, data, loaded))
+        # As many pairs as self-training sees in as many steps; no prompt is sampled twice.
+        steps = total_steps(args, len(prompts))
+        wanted = steps * examples_per_step(args)
+        sampled = draw(prompts, min(len(prompts), math.ceil(2 * wanted / section.accepted)), recipe.seed)
+        groups = scored_samples(
+            recipe, loaded.model, loaded.chat, scorer, sampled, section.candidates, show_progress=not args.disable_tqdm
         )
-    run = RunFolder.open(output_dir, "rso", recipe, resume=resume)
+        pairs = accepted_pairs(groups, section, recipe.seed)
+        if not pairs:
+            raise DataError(
+                "No pair is left: the accepted samples of every prompt are alike. Raise baselines.rso.accepted."
+            )
+        run = RunFolder.open(output_dir, "rso", recipe, resume=resume)
     record(run, data, dropped, start=start, reward=reward_path(recipe), prompts=len(sampled), rows={"pair": len(pairs)})
     args = dpo_arguments(recipe, "rso", section, output_dir, max_steps=steps)
     trainer = dpo_trainer(recipe, loaded, args, pairs, run)

@@ -11,13 +11,14 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from selfjudge.baselines.parts import OWN_ROWS, finish, load_for_trl, peft_config, record, trl_arguments
-from selfjudge.data.load import prepare_data
-from selfjudge.data.rows import build_policy_rows
+from selfjudge.data.encoded import encode_policy_rows
+from selfjudge.data.load import policy_records, prepare_data
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.processes import main_first
 from selfjudge.training.resumable import train
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile
 
@@ -32,13 +33,19 @@ def run_sft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
     RunFolder.check(output_dir, "sft", recipe, resume=resume)
     set_seed(recipe.seed)
     loaded = main_first(lambda: load_for_trl(recipe, recipe.model.path, recipe.jsft.lora, output_dir))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    built = build_policy_rows(data.policy, loaded.chat, min(recipe.data.max_length, loaded.context))
-    if not built.rows:
-        raise DataError("No policy row is left: raise data.max_length, or give one of data.sources the use 'policy'.")
-    dataset = sft_dataset((row.ids, row.is_target) for row in built.rows)
-    run = RunFolder.open(output_dir, "sft", recipe, resume=resume)
-    record(run, data, list(built.dropped), start=recipe.model.path, rows={"policy": len(built.rows)})
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        longest = min(recipe.data.max_length, loaded.context)
+        rows = main_first(
+            lambda: encode_policy_rows(policy_records(data.policy), loaded.chat, longest, data.made_from, cache)
+        )
+        if not rows.examples:
+            raise DataError(
+                "No policy row is left: raise data.max_length, or give one of data.sources the use 'policy'."
+            )
+        run = RunFolder.open(output_dir, "sft", recipe, resume=resume)
+    record(run, data, rows.dropped, start=recipe.model.path, rows=rows.rows)
+    dataset = sft_dataset((row.ids, row.is_target) for (row,) in rows.examples)
     lora = peft_config(loaded.model, recipe.jsft.lora)
     trainer = sft_trainer(loaded.model, args, dataset, loaded.chat, lora, [MetricsFile(run)])
     train(trainer, run)
@@ -48,13 +55,8 @@ def run_sft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> 
 
 def sft_dataset(rows: Iterable[tuple[Sequence[int], Sequence[bool]]]) -> Dataset:
     """Returns rows of (ids, is_target) as TRL takes them when nothing is left to tokenise."""
-    rows = list(rows)
-    return Dataset.from_dict(
-        {
-            "input_ids": [list(ids) for ids, _ in rows],
-            "labels": [[i if t else IGNORED for i, t in zip(*row, strict=True)] for row in rows],
-        }
-    )
+    found = [(list(ids), [i if t else IGNORED for i, t in zip(ids, is_target, strict=True)]) for ids, is_target in rows]
+    return Dataset.from_dict({"input_ids": [ids for ids, _ in found], "labels": [labels for _, labels in found]})
 
 
 def sft_trainer(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from selfjudge.data.anonymize import AnonymizeReport
     from selfjudge.data.inspect import InspectReport
     from selfjudge.data.sources import Loaded
+    from selfjudge.data.store import Stored
     from selfjudge.records import PreferenceRecord
     from selfjudge.templates.chat import ChatEncoder
 
@@ -265,18 +266,19 @@ def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: s
         console.print(Text(marked(row, chat)))
 
 
-def _print_too_long(records: Iterable[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:
-    from selfjudge.data.rows import build_judgment_rows, build_policy_rows
+def _print_too_long(records: Stored[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:
+    from selfjudge.data.encoded import encode_judgment_rows, encode_policy_rows
+    from selfjudge.data.load import policy_records
+    from selfjudge.data.store import Cache
     from selfjudge.templates.encode import JudgmentEncoder
     from selfjudge.templates.template import load_templates
 
-    records = list(records)
     encoder = JudgmentEncoder(load_templates(template), chat)
-    built = {
-        "Policy rows": build_policy_rows(records, chat, max_length),
-        "Judgment rows": build_judgment_rows(records, encoder, max_length),
+    made = {
+        "Policy rows": encode_policy_rows(policy_records(records), chat, max_length, [], Cache()),
+        "Judgment rows": encode_judgment_rows(records, encoder, chat, max_length, [], Cache()),
     }
     print_table(
-        [(kind, f"{len(rows.rows)} fit, {len(rows.dropped)} would be dropped") for kind, rows in built.items()],
+        [(kind, f"{sum(rows.rows.values())} fit, {len(rows.dropped)} would be dropped") for kind, rows in made.items()],
         title=f"\nWithin {max_length} tokens",
     )

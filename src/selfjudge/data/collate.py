@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selfjudge.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Features(Sequence[dict[str, object]]):
+    """Examples as what the Trainer collates; ``input_ids`` give the length by which it may group."""
+
+    examples: Sequence[tuple[Row, ...]]
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.examples)
+
+    def __getitem__(self, place: Any) -> Any:
+        """Returns an example."""
+        rows = self.examples[place]
+        return {"rows": rows, "input_ids": rows[0].ids}
 
 
 @dataclass(frozen=True)

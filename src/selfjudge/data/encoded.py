@@ -111,14 +111,16 @@ def _mapped(
     """Returns what ``work`` makes of batches of rows: by several processes, or as it was found in ``folder``."""
     from datasets import Dataset, concatenate_datasets
 
+    types = features()
+    types.update({column: dataset.features[column] for column in keep})
+    if not len(dataset):
+        return Dataset.from_dict({name: [] for name in types}, features=types)
     listed = folder / _FILES
     if listed.is_file():
         files = json.loads(listed.read_text(encoding="utf-8"))["files"]
         parts = [Dataset.from_file(str(folder / file)) for file in files]
         return concatenate_datasets(parts)
     workers = max(1, min(_processors(), len(dataset) // _WORTH_A_WORKER))
-    types = features()
-    types.update({column: dataset.features[column] for column in keep})
     with _one_thread_each(workers):
         made = dataset.map(
             work,

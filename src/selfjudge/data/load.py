@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from selfjudge.data.sources import Loaded, given_records, held_out_below, load_p
 from selfjudge.data.store import Cache, Stored, joined
 from selfjudge.recipes.schema import DataSection, SourceSection
 from selfjudge.recipes.section import BUILTIN_WORLD
-from selfjudge.records import Message, PreferenceRecord
+from selfjudge.records import OVERALL, Message, PreferenceRecord
 
 WORLD_PAIRS = 20_000
 """Pairs of the built-in world where a recipe sets no limit."""
@@ -25,16 +25,18 @@ class PreparedData:
 
     ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
     ``fingerprints``: source → SHA-256 of its records; ``records``: source → their number (see :func:`source_key`).
-    All sequences lie in files, see :class:`selfjudge.data.store.Stored`.
+    All sequences lie in files of ``cache``; ``made_from`` is a JSON value that tells them from others.
     """
 
-    policy: Sequence[PreferenceRecord]
-    judgment: Sequence[PreferenceRecord]
-    prompts: Sequence[tuple[Message, ...]]
-    held_out: Sequence[PreferenceRecord]
-    dropped: Sequence[tuple[str, Dropped]]
+    policy: Stored[PreferenceRecord]
+    judgment: Stored[PreferenceRecord]
+    prompts: Stored[tuple[Message, ...]]
+    held_out: Stored[PreferenceRecord]
+    dropped: Stored[tuple[str, Dropped]]
     fingerprints: dict[str, str]
     records: dict[str, int]
+    made_from: Any
+    cache: Cache
 
 
 def load_source(source: SourceSection, data: DataSection, seed: int, cache: Cache | None = None) -> Loaded:
@@ -47,7 +49,7 @@ def load_source(source: SourceSection, data: DataSection, seed: int, cache: Cach
         from selfjudge.world.people import preference_records
 
         count = source.limit or WORLD_PAIRS
-        return given_records(preference_records(count, seed), "world", seed, count, cache=cache or Cache())
+        return given_records(lambda: preference_records(count, seed), "world", seed, count, cache=cache or Cache())
     return load_preferences(
         source.path,
         format=source.format,
@@ -98,7 +100,16 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> Pr
         dropped=joined(dropped).built(lambda row: (row["origin"], as_dropped(row))),
         fingerprints=fingerprints,
         records=records,
+        made_from=[[(s.path, fingerprints[source_key(s)], s.use) for s in data.sources], data.held_out, seed],
+        cache=cache,
     )
+
+
+def policy_records(records: Stored[PreferenceRecord]) -> Stored[PreferenceRecord]:
+    """Returns the first record of each prompt and chosen response, of those that compare responses as a whole."""
+    whole = np.flatnonzero(records.equal("principle", OVERALL))
+    _, first = np.unique(records.numbers("policy_key")[whole], return_index=True)
+    return records.select(whole[np.sort(first)])
 
 
 def source_key(source: SourceSection) -> str:

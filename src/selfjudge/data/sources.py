@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,13 @@ def load_preferences(
     return _open(folder, cache)
 
 
-def given_records(records: Iterable[PreferenceRecord], name: str, seed: int, *made_from: Any, cache: Cache) -> Loaded:
+def given_records(
+    make: Callable[[], Iterable[PreferenceRecord]], name: str, seed: int, *made_from: Any, cache: Cache
+) -> Loaded:
     """Returns records that are made on the spot as those of a source. ``made_from``: what tells them from others."""
     folder = cache.folder("records", name, seed, *made_from)
     if not (folder / _FACTS).is_file():
-        count, fingerprint = write_items(folder, records, name, seed)
+        count, fingerprint = write_items(folder, make(), name, seed)
         write_json(folder / _FACTS, {"format": name, "rows": count, "fingerprint": fingerprint, "unused": []})
     return _open(folder, cache)
 

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from selfjudge.errors import RunError
+
 if TYPE_CHECKING:  # importing them takes a second or two, which a command without data should not
     import numpy as np
     import pyarrow as pa
@@ -74,6 +76,20 @@ class Stored(Sequence[T], Generic[T]):
         """Returns a column of numbers."""
         return self.column(name).to_numpy()
 
+    def texts(self, name: str) -> list[str]:
+        """Returns the distinct texts of a column."""
+        return [text for text in self.column(name).unique().to_pylist() if text is not None]
+
+    def given(self, name: str) -> np.ndarray[Any, Any]:
+        """Returns whether a column holds something, for each row."""
+        return self.column(name).is_valid().to_numpy()
+
+    def equal(self, name: str, value: str) -> np.ndarray[Any, Any]:
+        """Returns whether a column holds ``value``, for each row."""
+        import pyarrow.compute as pc
+
+        return pc.equal(self.column(name), value).to_numpy()
+
     def built(self, build: Callable[[dict[str, Any]], Any]) -> Stored[Any]:
         """Returns the same rows as other items."""
         return Stored(self.dataset, build, self._owner)
@@ -135,7 +151,10 @@ class Cache:
         """Returns the folder of what is made from ``made_from`` (JSON values) by this version of the package."""
         text = json.dumps([_code(), *made_from], sort_keys=True, default=str)
         path = self.path / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise RunError(f"{path} cannot be made ({e.strerror}): choose another output folder.") from e
         return path
 
 

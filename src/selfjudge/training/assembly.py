@@ -39,7 +39,7 @@ def self_judge_trainer(
     recipe: Recipe,
     loaded: LoadedModel,
     args: Any,
-    prompts: list[RolloutPrompt],
+    prompts: Sequence[RolloutPrompt],
     run: RunFolder,
     callbacks: Sequence[TrainerCallback] = (),
     engine: RolloutEngine | None = None,

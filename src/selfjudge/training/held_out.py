@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from selfjudge.data.judge_sets import as_comparison, draw
 from selfjudge.data.load import prepare_data
+from selfjudge.data.store import Cache, Stored
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model
 from selfjudge.judge import Judge
@@ -14,7 +17,7 @@ from selfjudge.recipes.schema import Recipe
 from selfjudge.records import OVERALL, Comparison, PreferenceRecord, Verdict
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
-from selfjudge.training.processes import spread
+from selfjudge.training.processes import on_main, spread
 
 MAX_PAIRS = 1000
 
@@ -27,9 +30,9 @@ class Judged:
     verdicts: list[Verdict]
 
 
-def judge_held_out(recipe: Recipe, model: str) -> Judged | None:
+def judge_held_out(recipe: Recipe, model: str, cache: Cache | None = None) -> Judged | None:
     """Judges at most 1000 held-out pairs with a model; None where a recipe has none, or trains no judge. Of several
-    processes each judges a share, and has all verdicts.
+    processes each judges a share, and has all verdicts. ``cache``: where the main process may find the data.
 
     Taken are pairs compared as a whole, judged under all principles; those that do not fit data.max_length are left
     out, as in training. They are the same for all models of one tokenizer and context.
@@ -42,11 +45,22 @@ def judge_held_out(recipe: Recipe, model: str) -> Judged | None:
     )
     judge = Judge(engine, JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat))
     longest = min(recipe.data.max_length, engine.max_length - 1)
-    records = [r for r in prepare_data(recipe.data, recipe.seed).held_out if r.principle == OVERALL]
-    pairs = as_comparisons(records)
-    lengths = judge.longest_prompts(pairs)
-    comparisons = [c for c, length in zip(pairs, lengths, strict=True) if length <= longest][:MAX_PAIRS]
+    comparisons = on_main(lambda: _fitting(prepare_data(recipe.data, recipe.seed, cache).held_out, judge, longest))
     return Judged(comparisons, spread(comparisons, lambda share, _: judge.judge(share))) if comparisons else None
+
+
+def _fitting(records: Stored[PreferenceRecord], judge: Judge, longest: int) -> list[Comparison]:
+    """Returns the first 1000 pairs, in the order of :func:`as_comparisons`, that have at most ``longest`` tokens."""
+    whole = records.select(np.flatnonzero(records.equal("principle", OVERALL)))
+    keys = [draw(record) for record in whole]
+    order = sorted(range(len(whole)), key=keys.__getitem__)
+    found: list[Comparison] = []
+    for start in range(0, len(order), MAX_PAIRS):
+        pairs = [as_comparison(whole[i]) for i in order[start : start + MAX_PAIRS]]
+        found += [c for c, length in zip(pairs, judge.longest_prompts(pairs), strict=True) if length <= longest]
+        if len(found) >= MAX_PAIRS:
+            break
+    return found[:MAX_PAIRS]
 
 
 def as_comparisons(records: Sequence[PreferenceRecord]) -> list[Comparison]:

@@ -8,11 +8,13 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
-from selfjudge.data.collate import JsftCollator
+from selfjudge.data.collate import Features, JsftCollator
 from selfjudge.data.counterfactual import counterfactuals
-from selfjudge.data.load import PreparedData, prepare_data
-from selfjudge.data.rows import DroppedRow, Row, build_judgment_rows, build_policy_rows, examples
-from selfjudge.data.sources import split_by_prompt
+from selfjudge.data.encoded import Encoded, both, encode_judgment_rows, encode_policy_rows
+from selfjudge.data.load import PreparedData, policy_records, prepare_data
+from selfjudge.data.rows import DroppedRow, Row
+from selfjudge.data.sources import given_records, split_by_prompt
+from selfjudge.data.store import Stored, joined
 from selfjudge.engines.load import LoadedModel
 from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
@@ -26,6 +28,7 @@ from selfjudge.training.packing import check_packing
 from selfjudge.training.processes import main_first
 from selfjudge.training.result import save_trained
 from selfjudge.training.resumable import train
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.stage import MetricsFile, pad_id, record_data, with_lora
 from selfjudge.training.start import load_start
@@ -44,11 +47,12 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
     if recipe.jsft.packing:
         check_packing(loaded.model)
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    rows, dropped = jsft_rows(recipe, data, loaded.chat, encoder, loaded.context)
-    run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
-    record_data(run, data, dropped, rows={kind: sum(r.kind == kind for r in rows) for kind in ("policy", "judgment")})
-    trainer = jsft_trainer(recipe, loaded, args, rows, [MetricsFile(run)])
+    with run_cache(output_dir) as cache:
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+        rows, dropped = main_first(lambda: jsft_rows(recipe, data, loaded.chat, encoder, loaded.context))
+        run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
+    record_data(run, data, dropped, rows.dropped, rows={"policy": 0, "judgment": 0, **rows.rows})
+    trainer = jsft_trainer(recipe, loaded, args, rows.examples, [MetricsFile(run)])
     train(trainer, run)
     # Merged, so that with the next adapter switched off the model is π_ref and not the raw base.
     save_trained(trainer, loaded.chat.tokenizer, run.model, encoder.templates)
@@ -58,32 +62,34 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
 
 def jsft_rows(
     recipe: Recipe, data: PreparedData, chat: ChatEncoder, encoder: JudgmentEncoder, context: int
-) -> tuple[list[Row], list[DroppedRow]]:
-    """Returns the rows that the recipe's ``jsft.rows`` asks for, and what was left out.
+) -> tuple[Encoded, list[DroppedRow]]:
+    """Returns the rows that the recipe's ``jsft.rows`` asks for, and the pairs of which no rows were made.
 
-    A row may be as long as data.max_length and the model's ``context`` allow.
+    A row may be as long as data.max_length and the model's ``context`` allow. Rows that are in the data's cache are
+    taken from there.
 
     Raises:
         DataError: if no row is left.
     """
-    rows: list[Row] = []
-    dropped: list[DroppedRow] = []
+    made: list[Encoded] = []
+    not_made: list[DroppedRow] = []
     longest = min(recipe.data.max_length, context)
     if recipe.jsft.rows != "judgment":
-        built = build_policy_rows(data.policy, chat, longest)
-        rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
+        made.append(encode_policy_rows(policy_records(data.policy), chat, longest, data.made_from, data.cache))
     if recipe.jsft.rows != "policy":
-        pairs, not_copied = judgment_pairs(recipe, data)
-        dropped += not_copied
-        built = build_judgment_rows(pairs, encoder, longest, rationale=recipe.templates.rationale)
-        rows, dropped = [*rows, *built.rows], [*dropped, *built.dropped]
-    if not rows:
-        reasons = ", ".join(sorted({d.reason for d in dropped})) or "the sources gave no records for them"
+        pairs, not_made = judgment_pairs(recipe, data)
+        made_from = [data.made_from, recipe.jsft.counterfactual]
+        rationale = recipe.templates.rationale
+        made.append(encode_judgment_rows(pairs, encoder, chat, longest, made_from, data.cache, rationale=rationale))
+    rows = both(*made) if len(made) == 2 else made[0]
+    if not rows.examples:
+        found = sorted({*(d.reason for d in not_made), *rows.dropped.texts("reason")})
+        reasons = ", ".join(found) or "the sources gave no records for them"
         raise DataError(f"No JSFT row is left ({reasons}): raise data.max_length or check data.sources.")
-    return rows, dropped
+    return rows, not_made
 
 
-def judgment_pairs(recipe: Recipe, data: PreparedData) -> tuple[Sequence[PreferenceRecord], list[DroppedRow]]:
+def judgment_pairs(recipe: Recipe, data: PreparedData) -> tuple[Stored[PreferenceRecord], list[DroppedRow]]:
     """Returns the pairs to judge, with their counterfactuals where the recipe wants them, and those not made.
 
     A copy whose prompt is held out stays out of training as the prompt itself does.
@@ -92,18 +98,22 @@ def judgment_pairs(recipe: Recipe, data: PreparedData) -> tuple[Sequence[Prefere
         return data.judgment, []
     copies, dropped = counterfactuals(data.judgment)
     copies_to_train, _ = split_by_prompt(copies, recipe.data.held_out, recipe.seed)
-    return [*data.judgment, *copies_to_train], dropped
+    made = given_records(lambda: copies_to_train, "counterfactual", recipe.seed, data.made_from, cache=data.cache)
+    return joined([data.judgment, made.records]), dropped
 
 
 def jsft_trainer(
-    recipe: Recipe, loaded: LoadedModel, args: Any, rows: Sequence[Row], callbacks: Sequence[TrainerCallback] = ()
+    recipe: Recipe,
+    loaded: LoadedModel,
+    args: Any,
+    examples: Sequence[tuple[Row, ...]],
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> JsftTrainer:
-    """Returns the trainer of ``rows``; its model has an adapter where the recipe asks for one."""
+    """Returns the trainer of ``examples``; its model has an adapter where the recipe asks for one."""
     return JsftTrainer(
         with_lora(loaded.model, recipe.jsft.lora, seed=recipe.seed),
         args,
-        # input_ids give the length by which the Trainer may group.
-        train_dataset=[{"rows": group, "input_ids": group[0].ids} for group in examples(rows)],
+        train_dataset=Features(examples),
         data_collator=JsftCollator(pad_id(loaded.chat), recipe.jsft.judgment_weight, recipe.jsft.packing),
         processing_class=loaded.chat.tokenizer,
         callbacks=list(callbacks),

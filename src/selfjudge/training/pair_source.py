@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 from transformers import TrainingArguments
 
+from selfjudge.data.encoded import encode_prompts
 from selfjudge.data.load import PreparedData
+from selfjudge.data.record_files import as_prompt
 from selfjudge.data.rows import DroppedRow
+from selfjudge.data.store import Stored
 from selfjudge.engines.load import LoadedModel
-from selfjudge.errors import DataError, RowError
+from selfjudge.errors import DataError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.pairing import RolloutPrompt
 from selfjudge.training.rollout import Collector, RolloutCollector
@@ -32,7 +37,7 @@ class PairSource(Protocol):
 
     def prompts(
         self, recipe: Recipe, data: PreparedData, loaded: LoadedModel, args: TrainingArguments
-    ) -> tuple[list[RolloutPrompt], list[DroppedRow]]:
+    ) -> tuple[Sequence[RolloutPrompt], Sequence[DroppedRow]]:
         """Returns what the Trainer shuffles and batches, and what was left out."""
         ...
 
@@ -51,7 +56,7 @@ class OnPolicy:
 
     def prompts(
         self, recipe: Recipe, data: PreparedData, loaded: LoadedModel, args: TrainingArguments
-    ) -> tuple[list[RolloutPrompt], list[DroppedRow]]:
+    ) -> tuple[Sequence[RolloutPrompt], Sequence[DroppedRow]]:
         """Returns :func:`rollout_prompts`."""
         return rollout_prompts(recipe, data, loaded)
 
@@ -64,29 +69,34 @@ class OnPolicy:
 
 def rollout_prompts(
     recipe: Recipe, data: PreparedData, loaded: LoadedModel
-) -> tuple[list[RolloutPrompt], list[DroppedRow]]:
+) -> tuple[Stored[RolloutPrompt], Stored[DroppedRow]]:
     """Returns the prompts whose answers fit the recipe's length and the model's context, and those that do not.
+
+    Ids that are in the data's cache are taken from there.
 
     Raises:
         DataError: if no prompt is left.
     """
     limit = min(recipe.data.max_length, loaded.context) - recipe.self_training.rollout.max_new_tokens
-    encoded: list[RolloutPrompt] = []
-    refused: list[DroppedRow] = []
-    for i, prompt in enumerate(data.prompts):
-        try:
-            encoded.append(RolloutPrompt(f"prompt-{i}", prompt, tuple(loaded.chat.prompt_ids(prompt))))
-        except RowError as e:
-            refused.append(DroppedRow("policy", f"prompt-{i}", str(e)))
-    fitting = [p for p in encoded if len(p.ids) <= limit]
-    if not fitting:
+    encoded = encode_prompts(data.prompts, loaded.chat, data.made_from, data.cache)
+    refused = encoded.given("reason")
+    fits = ~refused & (encoded.numbers("length") <= limit)
+    if not fits.any():
         raise DataError(
-            f"No prompt for self-training is left: {len(encoded)} were read, {len(refused)} more were refused by the "
-            f"chat template, and a prompt may have {limit} tokens (data.max_length or the model's context, less "
-            "self_training.rollout.max_new_tokens)."
+            f"No prompt for self-training is left: {len(encoded) - refused.sum()} were read, {refused.sum()} more were "
+            f"refused by the chat template, and a prompt may have {limit} tokens (data.max_length or the model's "
+            "context, less self_training.rollout.max_new_tokens)."
         )
-    reason = f"prompt longer than {limit} tokens"
-    return fitting, [*refused, *(DroppedRow("policy", p.id, reason) for p in encoded if len(p.ids) > limit)]
+    dropped = encoded.select(np.flatnonzero(~fits)).built(partial(_dropped, limit=limit))
+    return encoded.select(np.flatnonzero(fits)).built(_rollout_prompt), dropped
+
+
+def _rollout_prompt(row: dict[str, Any]) -> RolloutPrompt:
+    return RolloutPrompt(f"prompt-{row['place']}", as_prompt(row), tuple(row["ids"]))
+
+
+def _dropped(row: dict[str, Any], limit: int) -> DroppedRow:
+    return DroppedRow("policy", f"prompt-{row['place']}", row["reason"] or f"prompt longer than {limit} tokens")
 
 
 ON_POLICY = OnPolicy()

@@ -40,7 +40,8 @@ class Replay:
             seed: what alone decides the draw.
             before: examples of the step that are drawn first, for other processes.
         """
-        drawn = iter(random.Random(seed).choices(self.examples, k=before + sum(sizes))[before:])
+        places = random.Random(seed).choices(range(len(self.examples)), k=before + sum(sizes))[before:]
+        drawn = map(self.examples.__getitem__, places)
         collator = EvenCollator(self.collator, {"rows": self.examples[0]}, "target_weights")
         batches = [collator([{"rows": example} for example in islice(drawn, size)]) for size in sizes]
         return [{**batch, "weight": float(batch["target_weights"].sum())} for batch in batches]

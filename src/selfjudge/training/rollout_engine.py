@@ -76,11 +76,12 @@ def rollout_engine(
         with running_vllm(recipe, start, loaded.chat) as engine:
             yield engine
     elif section.engine == "openai":
-        from selfjudge.training.served_rollout import ServedRollouts
+        from selfjudge.training.served_rollout import PROBED_PROMPTS, ServedRollouts
 
         assert section.servers is not None  # as the section's validator has seen to
         own = TransformersEngine(loaded.model, loaded.chat, **batching(recipe))
-        with closing(ServedRollouts(section.servers, loaded.chat, own, [p.ids for p in prompts])) as served:
+        probed = [p.ids for p in prompts[:PROBED_PROMPTS]]
+        with closing(ServedRollouts(section.servers, loaded.chat, own, probed)) as served:
             yield served
     else:
         yield None

@@ -19,6 +19,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from selfjudge.core.statistics import Rate, mean_rate, proportion
 from selfjudge.core.verdict import agreement_score
+from selfjudge.data.store import Cache
 from selfjudge.engines.save import save_model
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.template import load_templates
@@ -42,7 +43,7 @@ class Round:
 
 
 def run_rounds(
-    recipe: Recipe, output_dir: Path, start: str, train: Callable[[Round], RunFolder], *, resume: bool
+    recipe: Recipe, output_dir: Path, start: str, train: Callable[[Round], RunFolder], cache: Cache, *, resume: bool
 ) -> RunFolder:
     """Runs the recipe's rounds in ``round-1``, ``round-2`` and so on; ``final/`` is that of the last accepted one.
 
@@ -51,6 +52,7 @@ def run_rounds(
         output_dir: the run folder, checked before.
         start: the model that the first round starts from.
         train: trains a round, from its last checkpoint where its folder has one.
+        cache: of the run's data.
         resume: go on with the run in ``output_dir``.
     """
     rounds: list[RunFolder] = []
@@ -68,8 +70,8 @@ def run_rounds(
         now: Judged | None = None
         if "accepted" not in run.info:
             clear_device_cache(garbage_collection=True)  # the round's model, before two more are loaded
-            before = before or judge_held_out(recipe, model)
-            now = judge_held_out(recipe, str(run.path))
+            before = before or judge_held_out(recipe, model, cache)
+            now = judge_held_out(recipe, str(run.path), cache)
             run.update(**_outcome(recipe, before, now))
         if not run.info["accepted"]:
             break

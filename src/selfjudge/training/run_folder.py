@@ -6,6 +6,7 @@ metrics.jsonl      one line per logging step
 dropped.jsonl      every row that was left out, and why
 rollouts.jsonl     a few judged pairs as text (self-training, offline, off-policy)
 curve.jsonl        measurements along the way (demo, compare)
+cache/             the data as records and token ids, until the run is finished
 checkpoints/       the Trainer's checkpoints
 final/, adapter/   the result
 round-1/ ...       run folders of their own, where self-training has several rounds
@@ -37,6 +38,7 @@ Stage = Literal["jsft", "train", "demo"] | Baseline
 _PACKAGES = ("selfjudge", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
 # How a run is carried out, not what comes of it.
 _FREE = ("judge.batch_size", "judge.token_budget", "self_training.judge.url", "self_training.servers.url")
+CACHE = "cache"
 _LOGS = ("metrics.jsonl", "curve.jsonl", "rollouts.jsonl")
 
 
@@ -90,7 +92,7 @@ class RunFolder:
 
     @staticmethod
     def _check(path: Path, stage: Stage, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not path.exists() or (path.is_dir() and all(entry.name == CACHE for entry in path.iterdir())):
             return None
         if resume and path.is_dir() and _hardly_begun(path, recipe):
             return None
@@ -168,9 +170,10 @@ class RunFolder:
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def finish(self, **outcome: Any) -> None:
-        """Writes the model card and marks the run as finished."""
+        """Writes the model card, marks the run as finished and removes its cache."""
         on_main(lambda: write_model_card(self.path, {**self.info, **outcome}))
         self.update(status="finished", finished=_now(), **outcome)
+        on_main(lambda: shutil.rmtree(self.path / CACHE, ignore_errors=True))
 
     def _cut(self, file: Path, size: int) -> None:
         """Shortens a log; after a crash of the machine it may be shorter already."""
@@ -195,7 +198,7 @@ def template_date(folder: str | Path) -> date:
 def _hardly_begun(path: Path, recipe: Recipe) -> bool:
     """True if a run of the recipe ended before its run.json, and so did nothing yet."""
     written = path / "recipe.yaml"
-    others = [p for p in path.iterdir() if p != written and not p.match(".*.tmp")]
+    others = [p for p in path.iterdir() if p not in (written, path / CACHE) and not p.match(".*.tmp")]
     return not others and (not written.exists() or written.read_bytes() == dump_recipe(recipe).encode())
 
 

@@ -10,7 +10,8 @@ from transformers import TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.load import PreparedData, prepare_data
-from selfjudge.data.rows import DroppedRow, examples
+from selfjudge.data.rows import DroppedRow
+from selfjudge.data.store import Cache
 from selfjudge.engines.load import LoadedModel
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.encode import JudgmentEncoder
@@ -25,6 +26,7 @@ from selfjudge.training.result import save_trained
 from selfjudge.training.resumable import train
 from selfjudge.training.rollout_engine import rollout_engine
 from selfjudge.training.rounds import Round, run_rounds
+from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.served_judge import served_judge
 from selfjudge.training.stage import earlier_result, pad_id, record_data
@@ -51,24 +53,28 @@ def run_self_training(
     training_arguments("self_training", section.training, folder / "checkpoints", recipe.seed)  # joins the processes
     RunFolder.check(output_dir, source.stage, recipe, resume=resume)
     start = section.start or earlier_result(recipe, "jsft", "selfjudge jsft", "self_training.start")
-    one = partial(_run_round, recipe, callbacks, source)
-    if section.rounds > 1 and source.on_policy:
-        return run_rounds(recipe, folder, start, one, resume=resume)
-    return one(Round(start, folder, recipe.seed, partial(RunFolder.open, folder, source.stage, recipe, resume=resume)))
+    with run_cache(folder) as cache:
+        one = partial(_run_round, recipe, callbacks, source, cache)
+        if section.rounds > 1 and source.on_policy:
+            return run_rounds(recipe, folder, start, one, cache, resume=resume)
+        opened = partial(RunFolder.open, folder, source.stage, recipe, resume=resume)
+        return one(Round(start, folder, recipe.seed, opened))
 
 
-def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: PairSource, this: Round) -> RunFolder:
+def _run_round(
+    recipe: Recipe, callbacks: Sequence[TrainerCallback], source: PairSource, cache: Cache, this: Round
+) -> RunFolder:
     section = recipe.self_training
     args = training_arguments("self_training", section.training, this.folder / "checkpoints", this.seed)
     set_seed(this.seed)
     loaded = main_first(lambda: load_start(recipe, this.start, section.policy_lora, this.folder))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed))
-    prompts, dropped = source.prompts(recipe, data, loaded, args)
-    replay, rows_dropped = replay_of(recipe, data, loaded)
+    data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+    prompts, dropped = main_first(lambda: source.prompts(recipe, data, loaded, args))
+    replay, rows_dropped = main_first(lambda: replay_of(recipe, data, loaded))
     served = main_first(lambda: served_judge(section.judge))
     with rollout_engine(recipe, this.start, loaded, prompts, args.world_size) as engine:
         run = this.open()
-        record_data(run, data, [*dropped, *rows_dropped], start=this.start, prompts=len(prompts))
+        record_data(run, data, dropped, *rows_dropped, start=this.start, prompts=len(prompts))
         if engine is not None:
             run.update(**engine.record)
         trainer = self_judge_trainer(recipe, loaded, args, prompts, run, callbacks, engine, source, served, replay)
@@ -79,11 +85,13 @@ def _run_round(recipe: Recipe, callbacks: Sequence[TrainerCallback], source: Pai
     return run
 
 
-def replay_of(recipe: Recipe, data: PreparedData, loaded: LoadedModel) -> tuple[Replay | None, list[DroppedRow]]:
+def replay_of(
+    recipe: Recipe, data: PreparedData, loaded: LoadedModel
+) -> tuple[Replay | None, list[Sequence[DroppedRow]]]:
     """Returns the JSFT rows that the recipe replays, if any, and those left out."""
     if recipe.self_training.replay == 0:
         return None, []
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
     rows, dropped = jsft_rows(recipe, data, loaded.chat, encoder, loaded.context)
     collator = JsftCollator(pad_id(loaded.chat), recipe.jsft.judgment_weight)
-    return Replay(examples(rows), collator, recipe.self_training.replay), dropped
+    return Replay(rows.examples, collator, recipe.self_training.replay), [dropped, rows.dropped]

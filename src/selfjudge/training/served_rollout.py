@@ -23,7 +23,7 @@ from selfjudge.training.served_judge import server_engines
 
 _MOST_KL = 0.05
 """Nats a token. Weights in bfloat16 are about 0.001 from themselves in float32; another model is further away."""
-_PROBED_PROMPTS, _PROBES = 8, SamplingParams(n=4, max_new_tokens=32)
+PROBED_PROMPTS, _PROBES = 8, SamplingParams(n=4, max_new_tokens=32)
 _logger = logging.getLogger(__name__)
 
 
@@ -102,7 +102,7 @@ class ServedRollouts:
 
         self._engines = connected()
         self.start = OpenAIServers(connected(), first=process_index())
-        on_main(lambda: [_check(engine, start, prompts[:_PROBED_PROMPTS]) for engine in self.start.engines])
+        on_main(lambda: [_check(engine, start, prompts) for engine in self.start.engines])
         self._policy: ServedPolicy | None = None
         self.record: dict[str, object] = {"servers": [engine.base_url for engine in self._engines]}
 

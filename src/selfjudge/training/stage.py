@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 
+from selfjudge.data.io import json_line
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RunError
 from selfjudge.recipes.schema import LoraSection, Recipe
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.lora import put_adapter
-from selfjudge.training.processes import is_main
+from selfjudge.training.processes import on_main
 from selfjudge.training.run_folder import RunFolder, Stage
 
 _RESULTS: dict[Stage, str] = {"jsft": "JSFT", "sft": "SFT", "reward-model": "reward"}
@@ -46,15 +49,19 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
         return put_adapter(model, lora).train(model.training)
 
 
-def record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:
+def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRow], **info: Any) -> None:
     """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json."""
-    if is_main():
-        (run.path / "dropped.jsonl").unlink(missing_ok=True)
-    for source, item in data.dropped:
-        run.append("dropped.jsonl", {"source": source, **asdict(item)})
-    for row in dropped:
-        run.append("dropped.jsonl", asdict(row))
-    run.update(data=data.fingerprints, records=data.records, dropped=len(data.dropped) + len(dropped), **info)
+
+    def write() -> None:
+        with (run.path / "dropped.jsonl").open("w", encoding="utf-8") as handle:
+            for source, item in data.dropped:
+                handle.write(json_line({"source": source, **asdict(item)}) + "\n")
+            for row in chain(*dropped):
+                handle.write(json_line(asdict(row)) + "\n")
+
+    on_main(write)
+    count = len(data.dropped) + sum(map(len, dropped))
+    run.update(data=data.fingerprints, records=data.records, dropped=count, **info)
 
 
 class MetricsFile(TrainerCallback):

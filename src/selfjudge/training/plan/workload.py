@@ -12,7 +12,6 @@ from typing import Any
 
 from selfjudge.data.collate import pack
 from selfjudge.data.load import WORLD_PAIRS, prepare_data
-from selfjudge.data.rows import examples
 from selfjudge.engines.load import load_tokenizer
 from selfjudge.errors import ModelError, RowError
 from selfjudge.recipes.schema import Recipe, SourceSection
@@ -107,17 +106,19 @@ def _read(recipe: Recipe, chat: ChatEncoder, context: int) -> Data:
     data = prepare_data(recipe.data, recipe.seed)
     # Reading the pairs is quick, encoding them is not: every so many of them will do.
     every = math.ceil(max(len(data.policy), len(data.judgment), len(data.prompts)) / READ_PAIRS)
-    read = replace(data, policy=data.policy[::every], judgment=data.judgment[::every])
+    made_from = [data.made_from, every]
+    read = replace(data, policy=data.policy[::every], judgment=data.judgment[::every], made_from=made_from)
     rows, _ = jsft_rows(recipe, read, chat, encoder, context)
+    found = list(rows.examples)
     full = max(len(data.policy), len(data.judgment))
     return Data(
-        examples=tuple(tuple(row.is_target for row in example) for example in examples(rows)),
+        examples=tuple(tuple(row.is_target for row in example) for example in found),
         scale=every,
         records={"prompts": len(data.prompts)},
         prompts=tuple(filter(None, (_length(chat, prompt) for prompt in data.prompts[::every]))),
         template=_template_tokens(encoder, chat, data),
         principles=len(encoder.principles),
-        tokens=round(fmean(len(row.ids) for row in rows)),
+        tokens=round(fmean(len(row.ids) for example in found for row in example)),
         notes=(f"Rows of {math.ceil(full / every)} of {full} pairs of the sources were counted.",),
     )
 
