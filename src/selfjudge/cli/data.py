@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at preference data and turn it into canonical records.")
 
 Source = Annotated[
-    str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .parquet) or builtin:world.")
+    str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet) or builtin:world.")
 ]
 Format = Annotated[str, typer.Option(help="auto, or force: hh, ultrafeedback, preference, judge, records.")]
 Subset = Annotated[str | None, typer.Option(help="Configuration or folder within a Hub dataset.")]

@@ -13,6 +13,9 @@ from selfjudge.records import OVERALL, Message, PreferenceRecord
 TieRule = Literal["drop", "longer"]
 Pairs = Literal["overall", "per_principle"]
 
+INDEX_COLUMNS = ("Unnamed: 0", "__index_level_0__")
+"""What pandas writes its index as: into a CSV file, where the column has no name, and into parquet."""
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -65,8 +68,8 @@ class Row:
         return self.data.get(name)
 
     def unused(self) -> dict[str, Any]:
-        """What the row holds and no format read: name → value. Columns that are null hold nothing."""
-        own = {"id", "source"}  # every record has them
+        """What the row holds and no format read: name → value. Null holds nothing, and an index is no content."""
+        own = {"id", "source", *INDEX_COLUMNS}  # every record has the first two
         columns = {name: v for name, v in self.data.items() if v is not None and name not in self.read | own}
         return {**columns, **self.ignored}
 
@@ -126,8 +129,9 @@ def make_record(
     principle: str = OVERALL,
     rationales: tuple[str | None, str | None] = (None, None),
     id_suffix: str = "",
+    strength: float | None = None,
 ) -> PreferenceRecord:
-    """The canonical record of one pair; ``rationales`` belong to (chosen, rejected).
+    """The canonical record of one pair; ``rationales`` belong to (chosen, rejected), ``strength`` to the label.
 
     Raises:
         Reject: the prompt or a response is empty or malformed, or the responses do not differ.
@@ -147,5 +151,6 @@ def make_record(
         principle=principle,
         chosen_rationale=rationales[0],
         rejected_rationale=rationales[1],
+        strength=strength,
         source=source if is_text(source) else row.source,
     )

@@ -8,21 +8,18 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, TieRule, make_record
+from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, make_record
 from selfjudge.data.formats.hh import is_transcript, read_transcript
 from selfjudge.data.formats.messages import (
     Reject,
     clean_text,
-    is_finite,
     read_messages,
     read_prompt,
     split_sides,
     user_message,
 )
+from selfjudge.data.formats.scores import by_scores
 from selfjudge.records import Message
-
-SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
-"""The score columns of the two binarised UltraFeedback sets in use (HuggingFaceH4's and Argilla's)."""
 
 Split = tuple[tuple[Message, ...], str, str]
 
@@ -33,7 +30,7 @@ def _fits(data: dict[str, Any]) -> bool:
 
 
 def _parse(row: Row, pairing: Pairing) -> Parsed:
-    prompt, chosen, rejected = row.data.get("prompt"), row.column("chosen"), row.column("rejected")
+    prompt, chosen, rejected = row.get("prompt"), row.column("chosen"), row.column("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
         split = _split_texts(prompt, clean_text(chosen, "chosen"), clean_text(rejected, "rejected"))
     elif isinstance(chosen, list) and isinstance(rejected, list):
@@ -41,7 +38,8 @@ def _parse(row: Row, pairing: Pairing) -> Parsed:
         split = split_sides(*(_conversation(prompt, side) for side in sides))
     else:
         raise Reject("chosen and rejected are not both text or both messages")
-    yield make_record(row, *_by_score(row.data, split, pairing.tie_rule))
+    pair, strength = by_scores(row, split, pairing.tie_rule)
+    yield make_record(row, *pair, strength=strength)
 
 
 def _split_texts(prompt: Any, chosen: str, rejected: str) -> Split:
@@ -79,29 +77,6 @@ def _conversation(prompt: Any, side: tuple[Message, ...]) -> tuple[Message, ...]
         return user_message(prompt) + side if side[0].role == "assistant" else side
     lead = read_messages(prompt, "prompt")
     return side if side[: len(lead)] == lead else lead + side
-
-
-def _by_score(data: dict[str, Any], split: Split, tie_rule: TieRule) -> Split:
-    """The split in the order of the row's scores, where it has any."""
-    prompt, chosen, rejected = split
-    better, worse = _scores(data)
-    if better is None or worse is None or better > worse:
-        return split
-    if better < worse:
-        raise Reject("chosen scored below rejected")
-    if tie_rule == "drop":
-        raise Reject("equal scores")
-    if len(chosen) == len(rejected):
-        raise Reject("equal scores and lengths")
-    return split if len(chosen) > len(rejected) else (prompt, rejected, chosen)
-
-
-def _scores(data: dict[str, Any]) -> tuple[float | None, float | None]:
-    for names in SCORES:
-        better, worse = (data.get(name) for name in names)
-        if is_finite(better) and is_finite(worse):
-            return better, worse
-    return None, None
 
 
 PREFERENCE = Format("preference", ("chosen", "rejected"), _fits, _parse)
