@@ -9,7 +9,6 @@ import itertools
 from typing import Any
 
 from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, TieRule, make_record
-from selfjudge.data.formats.hh import is_transcript, read_transcript
 from selfjudge.data.formats.messages import (
     Reject,
     clean_text,
@@ -19,6 +18,7 @@ from selfjudge.data.formats.messages import (
     split_sides,
     user_message,
 )
+from selfjudge.data.formats.rendered import is_transcript, read_transcript
 from selfjudge.records import Message
 
 SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
