@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from selfjudge.data.formats.messages import Reject, check_turns, clean_text, is_text
+from selfjudge.data.formats.messages import Reject, check_turns, clean_text, holds, is_text
 from selfjudge.errors import DataError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 
@@ -68,10 +68,14 @@ class Row:
         return self.data.get(name)
 
     def unused(self) -> dict[str, Any]:
-        """What the row holds and no format read: name → value. Null holds nothing, and an index is no content."""
+        """What the row holds and no format read: name → value.
+
+        Empty columns, an index and copies of text read are left out.
+        """
         own = {"id", "source", *INDEX_COLUMNS}  # every record has the first two
-        columns = {name: v for name, v in self.data.items() if v is not None and name not in self.read | own}
-        return {**columns, **self.ignored}
+        rest = {name: v for name, v in self.data.items() if holds(v) and name not in self.read | own}
+        read = [value for name, value in self.data.items() if name in self.read and isinstance(value, str | list)]
+        return {**{name: value for name, value in rest.items() if value not in read}, **self.ignored}
 
 
 @dataclass(frozen=True)

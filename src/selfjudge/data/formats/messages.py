@@ -20,6 +20,13 @@ def is_text(value: Any) -> TypeGuard[str]:
         return False
 
 
+def holds(value: Any) -> bool:
+    """Whether a value holds anything: null, blank text and empty lists or objects do not."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and not (isinstance(value, list | tuple | dict) and not value)
+
+
 def clean_text(value: Any, name: str) -> str:
     """``value``, proven to be text that can be written as UTF-8.
 

@@ -9,7 +9,6 @@ import itertools
 from typing import Any
 
 from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, make_record
-from selfjudge.data.formats.hh import is_transcript, read_transcript
 from selfjudge.data.formats.messages import (
     Reject,
     clean_text,
@@ -18,6 +17,7 @@ from selfjudge.data.formats.messages import (
     split_sides,
     user_message,
 )
+from selfjudge.data.formats.rendered import is_transcript, read_transcript
 from selfjudge.data.formats.scores import by_scores
 from selfjudge.records import Message
 
