@@ -175,7 +175,7 @@ def test_recognised_by_its_structure_and_settings_are_checked() -> None:
 
 
 def test_strength_comes_from_the_ratings_that_were_compared() -> None:
-    given = row(completion("good", "5", "4", "5", "5"), completion("bad", "1", "3", "1", "2"))
+    given = row(completion("good", "5", "4", "5", "5"), completion("bad", "1", "3", "1", "2"), models=["m"])
     found = list(FORMATS["ultrafeedback"].parse(given, Pairing(pairs="per_principle")))
     strengths = {r.principle: r.strength for r in found if isinstance(r, PreferenceRecord)}
     assert strengths == pytest.approx(

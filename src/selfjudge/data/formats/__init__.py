@@ -8,9 +8,10 @@ from typing import Any
 from selfjudge.data.formats.base import Dropped, Format, Pairing, Pairs, Row, TieRule
 from selfjudge.data.formats.canonical import RECORDS
 from selfjudge.data.formats.hh import HH
-from selfjudge.data.formats.judge import JUDGE
+from selfjudge.data.formats.judge import TWO_ANSWERS
 from selfjudge.data.formats.messages import Reject
 from selfjudge.data.formats.preference import PREFERENCE
+from selfjudge.data.formats.ranked import RANKED
 from selfjudge.data.formats.ultrafeedback import ULTRAFEEDBACK
 from selfjudge.data.io import json_type
 from selfjudge.errors import DataError
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 # Most specific first: every HH file, and every file of ours, would pass as a TRL preference file too.
-FORMATS = {form.name: form for form in (RECORDS, HH, ULTRAFEEDBACK, JUDGE, PREFERENCE)}
+FORMATS = {form.name: form for form in (RECORDS, HH, ULTRAFEEDBACK, *TWO_ANSWERS, PREFERENCE, RANKED)}
 
 HEAD_ROWS = 20
 """How many rows are looked at to recognise a format."""
@@ -58,7 +59,7 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
         _require_columns(form, found, origin)
         return form
     for nearly in reversed(FORMATS.values()):  # the most general first
-        if len(set(nearly.columns) - set(found)) == 1:
+        if len(nearly.columns) > 1 and len(nearly.missing(found)) == 1:
             _require_columns(nearly, found, origin)
     types = ", ".join(f"{column}: {json_type(value)}" for column, value in head[0].items())
     raise DataError(
@@ -68,7 +69,7 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
 
 
 def _require_columns(form: Format, found: Sequence[str], origin: str) -> None:
-    missing = [column for column in form.columns if column not in found]
+    missing = form.missing(found)
     if missing:
         names = ", ".join(f"`{column}`" for column in missing)
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -107,13 +107,19 @@ Parsed: TypeAlias = Iterator[PreferenceRecord | Dropped]
 class Format:
     """A way to write preferences down: its name, the columns it needs, and how rows are told apart and read.
 
+    Where several columns do for one that is needed, ``columns`` has them all, the usual one first.
     ``fits`` says whether a row looks like this format; ``parse`` yields its records and raises Reject to drop it all.
     """
 
     name: str
-    columns: tuple[str, ...]
+    columns: tuple[str | tuple[str, ...], ...]
     fits: Callable[[dict[str, Any]], bool]
     parse: Callable[[Row, Pairing], Parsed]
+
+    def missing(self, found: Collection[str]) -> tuple[str, ...]:
+        """The columns that the format needs and that are not among ``found``."""
+        names = [(column,) if isinstance(column, str) else column for column in self.columns]
+        return tuple(choice[0] for choice in names if not any(name in found for name in choice))
 
 
 def own_id(data: dict[str, Any]) -> str | None:

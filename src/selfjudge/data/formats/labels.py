@@ -109,12 +109,13 @@ def annotators(row: Row) -> Label | None:
 def first_or_second(row: Row) -> Label | None:
     """Returns the label of AlpacaFarm and AlpacaEval: a ``preference`` of 1 or 2, or the belief in 2 plus 1 between.
 
-    0 and 1.5 are ties.
+    0 and 1.5 are ties. A word is read as :func:`words_in` reads it.
     """
-    if row.data.get("preference") is None:
-        return None
-    number = to_number(row.get("preference"))
-    if number is None or not (number == 0 or 1 <= number <= 2):
+    number = to_number(row.data.get("preference"))
+    if number is None:
+        return words_in("preference")(row)
+    row.get("preference")
+    if not (number == 0 or 1 <= number <= 2):
         raise Reject("preference is not a number from 1 to 2")
     if number in (0, 1.5):
         return Label("tie")

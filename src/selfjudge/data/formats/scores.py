@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from selfjudge.data.formats.base import Row, TieRule
 from selfjudge.data.formats.messages import Reject
 from selfjudge.data.formats.numbers import to_number
+from selfjudge.data.formats.pairs import Split
 from selfjudge.data.formats.strength import UNDECIDED, from_ratings
-from selfjudge.records import Message
-
-Pair: TypeAlias = tuple[tuple[Message, ...], str, str]
-"""A prompt, the better answer and the worse one."""
 
 SCORES = (
     ("score_chosen", "score_rejected"),
@@ -24,7 +19,7 @@ MARGIN = "margin"
 """By how much ``chosen`` is better, in points."""
 
 
-def by_scores(row: Row, pair: Pair, tie_rule: TieRule) -> tuple[Pair, float | None]:
+def by_scores(row: Row, pair: Split, tie_rule: TieRule) -> tuple[Split, float | None]:
     """Returns the pair in the order of the row's scores, and its strength; as it is, and None, without scores.
 
     Raises:
