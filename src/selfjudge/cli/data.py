@@ -34,6 +34,10 @@ Source = Annotated[
     str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet) or builtin:world.")
 ]
 Format = Annotated[str, typer.Option(help="auto, or force: hh, ultrafeedback, preference, judge, records.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Which column of the file holds what: prompt=question,chosen=better_answer,rejected=other."),
+]
 Subset = Annotated[str | None, typer.Option(help="Configuration or folder within a Hub dataset.")]
 Split = Annotated[str, typer.Option(help="Split of a Hub dataset.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
@@ -46,6 +50,7 @@ Seed = Annotated[int, typer.Option(help="Draws the worse answer of rated sources
 def inspect_(
     source: Source,
     format: Format = "auto",
+    columns: Columns = None,
     subset: Subset = None,
     split: Split = "train",
     limit: Limit = None,
@@ -61,7 +66,7 @@ def inspect_(
 
     Also what the labels go with besides quality, and whether there is personal data in it.
     """
-    loaded = _load(source, format, subset, split, limit, tie_rule, pairs, seed)
+    loaded = _load(source, format, columns, subset, split, limit, tie_rule, pairs, seed)
 
     from selfjudge.data.inspect import inspect
     from selfjudge.engines.load import load_tokenizer
@@ -69,6 +74,7 @@ def inspect_(
     chat = load_tokenizer(model or BUILTIN_WORLD, chat_template)
     report = inspect(loaded, (lambda text: len(chat.text_ids(text))) if model else None)
     print_table(_facts(source, report), title=source)
+    _print_unused(loaded)
     _print_lengths(report)
     _print_label_bias(report, _first_position(source, report.format, subset, split, limit))
     _print_personal(source, loaded.records)
@@ -82,6 +88,7 @@ def prepare(
     source: Source,
     output: Annotated[Path, typer.Option(help="Canonical records, .jsonl or .jsonl.gz.")],
     format: Format = "auto",
+    columns: Columns = None,
     subset: Subset = None,
     split: Split = "train",
     limit: Limit = None,
@@ -94,11 +101,12 @@ def prepare(
     from selfjudge.data.sources import write_records
 
     check_outputs(output, overwrite=overwrite)
-    loaded = _load(source, format, subset, split, limit, tie_rule, pairs, seed)
+    loaded = _load(source, format, columns, subset, split, limit, tie_rule, pairs, seed)
     written = write_records(loaded.records, output, overwrite)
     rows: list[tuple[str, object]] = [("Format", loaded.format), ("Rows read", loaded.rows), ("Records", written)]
     rows += [(f"Dropped: {reason}", n) for reason, n in loaded.reasons().items()]
     print_table([*rows, ("Fingerprint", loaded.fingerprint), ("Written to", output)])
+    _print_unused(loaded)
 
 
 @app.command()
@@ -147,6 +155,7 @@ def _replaced(report: AnonymizeReport, output: Path) -> Iterable[tuple[str, obje
 def _load(
     path: str,
     format: str,
+    columns: str | None,
     subset: str | None,
     split: str,
     limit: int | None,
@@ -156,11 +165,13 @@ def _load(
 ) -> Loaded:
     from pydantic import ValidationError
 
+    from selfjudge.data.columns import parse_columns
     from selfjudge.data.load import load_source
     from selfjudge.errors import DataError
     from selfjudge.recipes.schema import DataSection
 
-    source = {"path": path, "format": format, "subset": subset, "split": split, "limit": limit}
+    names = parse_columns(columns) if columns else {}
+    source = {"path": path, "format": format, "columns": names, "subset": subset, "split": split, "limit": limit}
     try:
         section = DataSection.model_validate({"sources": [source], "tie_rule": tie_rule, "pairs": pairs})
     except ValidationError as e:
@@ -179,6 +190,23 @@ def _facts(source: str, report: InspectReport) -> Iterable[tuple[str, object]]:
         yield f"Dropped: {reason}", n
     yield "User turns", ", ".join(f"{turns}: {n}" for turns, n in report.turns.items())
     yield "Longer is chosen", f"{report.longer_chosen} ({report.equal_lengths} of equal length count half)"
+
+
+def _print_unused(loaded: Loaded) -> None:
+    """Lists the columns and fields that no record has anything of."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not loaded.unused:
+        return
+    table = Table(title="\nNot used", box=None, title_justify="left", pad_edge=False)
+    table.add_column("column or field", style="bold", overflow="fold")
+    table.add_column("rows", justify="right")
+    table.add_column("such as", overflow="fold")
+    for item in loaded.unused:
+        table.add_row(escape(item.name), str(item.rows), escape(item.example))
+    Console().print(table)
 
 
 def _print_lengths(report: InspectReport) -> None:

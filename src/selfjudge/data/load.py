@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from selfjudge.data.columns import Unused
 from selfjudge.data.sources import Dropped, Loaded, fingerprint, load_preferences, split_by_prompt
 from selfjudge.recipes.schema import DataSection, SourceSection
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -19,6 +20,7 @@ class PreparedData:
     """Records by use, without those held out; ``held_out`` are the judgment pairs kept for measuring.
 
     ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
+    ``unused``: source and item of each column or field that no record has anything of.
     ``fingerprints``: source → SHA-256 of its records; ``records``: source → their number (see :func:`source_key`).
     """
 
@@ -29,6 +31,7 @@ class PreparedData:
     dropped: tuple[tuple[str, Dropped], ...]
     fingerprints: dict[str, str]
     records: dict[str, int]
+    unused: tuple[tuple[str, Unused], ...] = ()
 
 
 def load_source(source: SourceSection, data: DataSection, seed: int) -> Loaded:
@@ -64,6 +67,7 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
     by_use: dict[str, list[PreferenceRecord]] = {"policy": [], "judgment": [], "prompts": []}
     held_out: list[PreferenceRecord] = []
     dropped: list[tuple[str, Dropped]] = []
+    unused: list[tuple[str, Unused]] = []
     fingerprints: dict[str, str] = {}
     records: dict[str, int] = {}
     for source in data.sources:
@@ -74,6 +78,7 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
         if "judgment" in source.use:
             held_out += held
         dropped += [(source.path, item) for item in loaded.dropped]
+        unused += [(source.path, item) for item in loaded.unused]
         fingerprints[source_key(source)] = loaded.fingerprint
         records[source_key(source)] = len(loaded.records)
     return PreparedData(
@@ -84,6 +89,7 @@ def prepare_data(data: DataSection, seed: int) -> PreparedData:
         dropped=tuple(dropped),
         fingerprints=fingerprints,
         records=records,
+        unused=tuple(unused),
     )
 
 

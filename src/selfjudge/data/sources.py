@@ -9,8 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfjudge.data.columns import Account, Unused, renamed
-from selfjudge.data.formats import HEAD_ROWS, Dropped, Format, Pairing, Pairs, Reject, Row, TieRule, find_format
+from selfjudge.data.columns import Account, Unused, check_columns, renamed
+from selfjudge.data.formats import (
+    COLUMNS,
+    HEAD_ROWS,
+    Dropped,
+    Format,
+    Pairing,
+    Pairs,
+    Reject,
+    Row,
+    TieRule,
+    find_format,
+)
 from selfjudge.data.io import json_line, write_jsonl
 from selfjudge.data.raw import RawRows, read_rows, source_name
 from selfjudge.errors import DataError
@@ -60,10 +71,13 @@ def load_preferences(
         DataError: the source cannot be read, its format is not known or lacks a column, or no record is left.
     """
     pairing = Pairing(tie_rule, pairs, seed)
-    rows = ((line, renamed(data, columns or {})) for line, data in read_rows(path, subset, split, limit))
-    head = list(itertools.islice(rows, HEAD_ROWS))
-    if not head:
+    raw = read_rows(path, subset, split, limit)
+    first = list(itertools.islice(raw, HEAD_ROWS))
+    if not first:
         raise DataError(f"{path}: there is no row in it; check the file or the split.")
+    check_columns(columns or {}, [data for _, data in first], str(path), COLUMNS)
+    rows = ((line, renamed(data, columns or {})) for line, data in itertools.chain(first, raw))
+    head = list(itertools.islice(rows, HEAD_ROWS))
     form = find_format([data for _, data in head], str(path), format)
     account = Account()
     records, dropped, count = _parse(itertools.chain(head, rows), form, pairing, source_name(path), account)

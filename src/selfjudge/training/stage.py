@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from selfjudge.training.lora import put_adapter
 from selfjudge.training.processes import is_main
 from selfjudge.training.run_folder import RunFolder, Stage
 
+_logger = logging.getLogger(__name__)
 _RESULTS: dict[Stage, str] = {"jsft": "JSFT", "sft": "SFT", "reward-model": "reward"}
 
 
@@ -47,14 +49,18 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
 
 
 def record_data(run: RunFolder, data: PreparedData, dropped: list[DroppedRow], **info: Any) -> None:
-    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json."""
+    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used."""
     if is_main():
         (run.path / "dropped.jsonl").unlink(missing_ok=True)
+        for source, left in data.unused:
+            _logger.warning("%s: not used: %s in %d rows, such as: %s", source, left.name, left.rows, left.example)
     for source, item in data.dropped:
         run.append("dropped.jsonl", {"source": source, **asdict(item)})
     for row in dropped:
         run.append("dropped.jsonl", asdict(row))
-    run.update(data=data.fingerprints, records=data.records, dropped=len(data.dropped) + len(dropped), **info)
+    unused = [{"source": source, "name": left.name, "rows": left.rows} for source, left in data.unused]
+    counts = {"records": data.records, "dropped": len(data.dropped) + len(dropped)}
+    run.update(data=data.fingerprints, **counts, unused=unused, **info)
 
 
 class MetricsFile(TrainerCallback):

@@ -118,8 +118,11 @@ class Format:
 
     def missing(self, found: Collection[str]) -> tuple[str, ...]:
         """The columns that the format needs and that are not among ``found``."""
-        names = [(column,) if isinstance(column, str) else column for column in self.columns]
-        return tuple(choice[0] for choice in names if not any(name in found for name in choice))
+        return tuple(choice[0] for choice in self.choices() if not any(name in found for name in choice))
+
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """The columns that do for each column that is needed."""
+        return tuple((column,) if isinstance(column, str) else column for column in self.columns)
 
 
 def own_id(data: dict[str, Any]) -> str | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, make_record
-from selfjudge.data.formats.messages import clean_text, split_sides
+from selfjudge.data.formats.message_fields import make_message
+from selfjudge.data.formats.messages import clean_text
+from selfjudge.data.formats.pairs import join_pair
 from selfjudge.data.formats.rendered import is_transcript, read_transcript
+from selfjudge.records import Message
 
 
 def _fits(data: dict[str, Any]) -> bool:
@@ -14,8 +17,12 @@ def _fits(data: dict[str, Any]) -> bool:
 
 
 def _parse(row: Row, pairing: Pairing) -> Parsed:
-    sides = [read_transcript(clean_text(row.column(name), name)) for name in ("chosen", "rejected")]
-    yield make_record(row, *split_sides(*sides))
+    yield make_record(row, *join_pair(row, *(_turns(row, name) for name in ("chosen", "rejected"))))
+
+
+def _turns(row: Row, name: str) -> tuple[Message, ...]:
+    turns = read_transcript(clean_text(row.column(name), name))
+    return tuple(make_message(row, turn.role, turn.content, name) for turn in turns)
 
 
 HH = Format("hh", ("chosen", "rejected"), _fits, _parse)

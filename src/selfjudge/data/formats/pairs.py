@@ -10,6 +10,8 @@ from selfjudge.records import Message
 
 Split = tuple[tuple[Message, ...], str, str]
 """A prompt, and the texts of two responses to it."""
+NO_PROMPT = "no prompt column"
+"""Why a row is dropped whose prompt may be in a column of another name."""
 Turns = tuple[Message, ...]
 
 
@@ -25,17 +27,17 @@ def read_pair(row: Row, first: str, second: str) -> Split:
     return join_pair(row, *sides)
 
 
-def join_pair(row: Row, first: Turns, second: Turns) -> Split:
-    """As :func:`read_pair`, for sides that were read already.
+def join_pair(row: Row, first: Turns, second: Turns, *, alone: bool = False) -> Split:
+    """As :func:`read_pair`, for sides that were read already; ``alone``: they have the prompt, and no column has it.
 
     Raises:
         Reject: as there.
     """
-    found = prompt_column(row)
+    found = None if alone else prompt_column(row)
     prompt, *texts = split_sides(*(_conversation(row, found, side) for side in (first, second)))
+    if not prompt and found is None:
+        raise Reject(NO_PROMPT)
     prompt = in_context(row, prompt)
-    if not any(message.role != "system" for message in prompt) and found is None:
-        raise Reject("no prompt")
     check_turns(prompt)
     if found is not None and found.rendered:  # the white space after the mark of a turn is part of the mark
         texts = [text.strip() for text in texts]
