@@ -43,7 +43,7 @@ ReadLabel: TypeAlias = Callable[[Row], Label | None]
 def words_in(*columns: str) -> ReadLabel:
     """Returns a reader of labels as words, from the first of ``columns`` that a row has: ``A``, ``model_b``, ``tie``.
 
-    Upper and lower case, white space, ``_`` and brackets make no difference. A number is no label here: sets count
+    Upper and lower case, white space, ``_`` and brackets make no difference. Numbers are refused, as sets count
     from 0 or from 1.
     """
 
