@@ -7,7 +7,7 @@ searching for token subsequences. What does not fit is named, with its reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from selfjudge.errors import RowError
@@ -113,10 +113,11 @@ def build_judgment_rows(
     """Returns both orders of every pair whose principle the template set knows; pairs of others are named."""
     rows: list[Row] = []
     left_out: list[DroppedRow] = []
-    for record in records:
+    for place, record in enumerate(records):  # which tells records of one id apart
         if record.principle in encoder.principles:
             try:
-                rows += judgment_rows(record, encoder, rationale=rationale)
+                both = judgment_rows(record, encoder, rationale=rationale)
+                rows += [replace(row, pair=f"{place}:{row.pair}") for row in both]
             except RowError as e:
                 left_out.append(DroppedRow("judgment", record.id, str(e)))
         else:
