@@ -66,8 +66,12 @@ class Row:
 
     def unused(self) -> dict[str, Any]:
         """What the row holds and no format read: name → value. Empty columns, and copies of text read, are left out."""
-        own = {"id", "source"}  # every record has them
-        rest = {name: v for name, v in self.data.items() if holds(v) and name not in self.read | own}
+        used = set(self.read)
+        if own_id(self.data):
+            used.add("id")
+        if is_text(self.data.get("source")):
+            used.add("source")
+        rest = {name: value for name, value in self.data.items() if holds(value) and name not in used}
         read = [value for name, value in self.data.items() if name in self.read and isinstance(value, str | list)]
         return {**{name: value for name, value in rest.items() if value not in read}, **self.ignored}
 
