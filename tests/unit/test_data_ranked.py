@@ -74,7 +74,7 @@ def test_a_ranking_as_nectar_has_it(tmp_path: Path) -> None:
     assert (loaded.format, len(loaded.records)) == ("ranked", 2)
     assert [m.content for m in loaded.records[0].prompt] == ["Hello.", "Hi.", "Sky?"]
     assert loaded.records[0].chosen == "Best."
-    assert {item.name for item in loaded.unused} == {"answers[].model", "turns", "num_responses"}
+    assert {item.name for item in loaded.unused} == {"answers[].model", "turns", "num_responses", "source"}
 
 
 def test_answers_without_a_number_or_a_text_take_no_part() -> None:

@@ -16,10 +16,11 @@ from selfjudge.cli.common import (
     progress_bar,
     write_json,
 )
+from selfjudge.cli.data_tables import print_label_bias, print_lengths, print_personal, print_unused
 from selfjudge.recipes.section import BUILTIN_WORLD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from selfjudge.core.statistics import Rate
     from selfjudge.data.anonymize import AnonymizeReport
@@ -74,10 +75,10 @@ def inspect_(
     chat = load_tokenizer(model or BUILTIN_WORLD, chat_template)
     report = inspect(loaded, (lambda text: len(chat.text_ids(text))) if model else None)
     print_table(_facts(source, report), title=source)
-    _print_unused(loaded)
-    _print_lengths(report)
-    _print_label_bias(report, _first_position(source, report.format, subset, split, limit))
-    _print_personal(source, loaded.records)
+    print_unused(loaded)
+    print_lengths(report)
+    print_label_bias(report, _first_position(source, report.format, subset, split, limit))
+    print_personal(source, loaded.records)
     _render(report.example, chat, template, model)
     if max_length:
         _print_too_long(loaded.records, chat, template, max_length)
@@ -106,7 +107,7 @@ def prepare(
     rows: list[tuple[str, object]] = [("Format", loaded.format), ("Rows read", loaded.rows), ("Records", written)]
     rows += [(f"Dropped: {reason}", n) for reason, n in loaded.reasons().items()]
     print_table([*rows, ("Fingerprint", loaded.fingerprint), ("Written to", output)])
-    _print_unused(loaded)
+    print_unused(loaded)
 
 
 @app.command()
@@ -192,37 +193,6 @@ def _facts(source: str, report: InspectReport) -> Iterable[tuple[str, object]]:
     yield "Longer is chosen", f"{report.longer_chosen} ({report.equal_lengths} of equal length count half)"
 
 
-def _print_unused(loaded: Loaded) -> None:
-    """Lists the columns and fields that no record has anything of."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    if not loaded.unused:
-        return
-    table = Table(title="\nNot used", box=None, title_justify="left", pad_edge=False)
-    table.add_column("column or field", style="bold", overflow="fold")
-    table.add_column("rows", justify="right")
-    table.add_column("such as", overflow="fold")
-    for item in loaded.unused:
-        table.add_row(escape(item.name), str(item.rows), escape(item.example))
-    Console().print(table)
-
-
-def _print_lengths(report: InspectReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Lengths in {report.unit}", box=None, title_justify="left", pad_edge=False)
-    table.add_column("percentile", style="bold")
-    columns = list(report.lengths)
-    for name in columns:
-        table.add_column(name, justify="right")
-    for percentile in report.lengths[columns[0]]:
-        table.add_row(f"{percentile} %", *(str(report.lengths[name][percentile]) for name in columns))
-    Console().print(table)
-
-
 def _first_position(source: str, format: str, subset: str | None, split: str, limit: int | None) -> Rate | None:
     """Returns how often A is the better one, where the rows say which response was shown first."""
     from selfjudge.data.label_bias import first_position
@@ -231,45 +201,6 @@ def _first_position(source: str, format: str, subset: str | None, split: str, li
     if format != "judge":
         return None
     return first_position(row for _, row in read_rows(source, subset, split, limit))
-
-
-def _print_label_bias(report: InspectReport, first: Rate | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="\nWhat the labels go with", box=None, title_justify="left", pad_edge=False)
-    table.add_column("the chosen response", style="bold")
-    table.add_column("of the pairs that differ", justify="right")
-    table.add_column("pairs", justify="right")
-    for name, rate in {**report.label_bias, **({"is A": first} if first else {})}.items():
-        table.add_row(name, str(rate) if rate.n else "–", str(rate.n))
-    Console().print(table)
-
-
-def _print_personal(source: str, records: Sequence[PreferenceRecord]) -> None:
-    """Warns of personal data, or says that it could not be looked for."""
-    from rich.console import Console
-
-    from selfjudge.data.personal_sample import personal_data
-    from selfjudge.errors import MissingExtraError
-
-    if source == BUILTIN_WORLD:
-        return
-    console = Console()
-    try:
-        found = personal_data(records)
-    except MissingExtraError as error:
-        console.print(f"\nPersonal data was not looked for. {error}", style="yellow", markup=False)
-        return
-    looked = f"{found.sampled} of {len(records)} records looked through, not for names"
-    if found.records:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in found.kinds.items())
-        advice = f"selfjudge data anonymize {source} --output FILE"
-        console.print(
-            f"\nPersonal data in {found.records} records ({kinds}; {looked}): {advice}", style="yellow", markup=False
-        )
-    else:
-        console.print(f"\nNo personal data found ({looked}).", markup=False)
 
 
 def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: str | None) -> None:

@@ -72,8 +72,12 @@ class Row:
 
         Empty columns, an index and copies of text read are left out.
         """
-        own = {"id", "source", *INDEX_COLUMNS}  # every record has the first two
-        rest = {name: v for name, v in self.data.items() if holds(v) and name not in self.read | own}
+        used = {*self.read, *INDEX_COLUMNS}
+        if own_id(self.data):
+            used.add("id")
+        if is_text(self.data.get("source")):
+            used.add("source")
+        rest = {name: value for name, value in self.data.items() if holds(value) and name not in used}
         read = [value for name, value in self.data.items() if name in self.read and isinstance(value, str | list)]
         return {**{name: value for name, value in rest.items() if value not in read}, **self.ignored}
 

@@ -51,7 +51,7 @@ def _conversation(row: Row, found: Found | None, side: Turns) -> Turns:
     lead, rest = _without_system(found.turns), _without_system(side)
     if lead and rest[: len(lead)] == lead:
         return (*_system(found.turns, side), *rest)
-    if side[0].role != "assistant" and (found.plain or _answered(found.turns)):
+    if side[0].role != "assistant" and (found.plain or (_answered(lead) and rest[: len(lead) - 1] == lead[:-1])):
         # As in TRL, a side that opens with its own user turn counts. The column is another text: the account lists it.
         row.ignored[found.column] = row.data[found.column]
         return side

@@ -17,7 +17,7 @@ _NEXT = {"user": re.compile(r"\n\nAssistant:"), "assistant": re.compile(r"\n\nHu
 _ROLES = r"(?:system|developer|user|assistant|tool|function|observation)"
 _CHATML = re.compile(rf"<\|im_start\|>\s*{_ROLES}\b")
 _CHATML_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\s*|\Z)", re.DOTALL)
-_CHATML_END = re.compile(r"(?:\s*<\|im_end\|>)+\s*\Z")
+_CHATML_END = "<|im_end|>"
 
 _OTHER = re.compile(
     r"\s*(?:<s>\s*)?(?:\[INST\]|\[SYSTEM_PROMPT\]|\[gMASK\]|<bos>|<BOS_TOKEN>|<start_of_turn>|<\|turn>|<｜[\w▁]+｜>"
@@ -25,10 +25,9 @@ _OTHER = re.compile(
     r"|im_system|im_user|START_OF_TURN_TOKEN)\|>)"
 )
 _OTHER_END = re.compile(
-    r"(?:<\|(?:eot_id|eot|end|eom_id|endoftext|return)\|>|<end_of_turn>|<turn\|>|<｜end▁of▁sentence｜>)\s*\Z"
+    r"(?:<\|(?:eot_id|eot|end|eom_id|endoftext|return)\|>|<end_of_turn>|<turn\|>|<｜end▁of▁sentence｜>)\Z"
 )
-_SENTENCE_END = re.compile(r"</s>\s*\Z")
-_ANSWER_NEXT = re.compile(r"(?:\A|\s)(?:### ?(?:Response|Assistant|Output):?|ASSISTANT:|Assistant:|\[/INST\])\s*\Z")
+_ANSWER_NEXT = re.compile(r"(?:\A|\s)(?:### ?(?:Response|Assistant|Output):?|ASSISTANT:|Assistant:|\[/INST\])\Z")
 
 
 def is_transcript(value: Any) -> bool:
@@ -84,9 +83,11 @@ def _turns(text: str, name: str, plain: Role) -> list[Turn]:
         return [(message.role, message.content) for message in read_transcript(text)]
     if _CHATML.search(text):
         return _chatml_turns(text, name, plain)
-    text = _CHATML_END.sub("", text)
-    ends = _OTHER_END.search(text) or (_SENTENCE_END.search(text) and "<s>" not in text)
-    if ends or _OTHER.match(text) or (plain == "user" and _ANSWER_NEXT.search(text)):
+    while text.rstrip().endswith(_CHATML_END):
+        text = text.rstrip().removesuffix(_CHATML_END)
+    end = text.rstrip()[-40:]
+    ends = _OTHER_END.search(end) or (end.endswith("</s>") and "<s>" not in text)
+    if ends or _OTHER.match(text) or (plain == "user" and _ANSWER_NEXT.search(end)):
         raise Reject(f"{name} is text of another chat template")
     return [(plain, text)]
 
