@@ -12,8 +12,9 @@ import atheris
 
 with atheris.instrument_imports(include=["selfjudge.data.formats"]):
     from selfjudge.data.formats.base import Pairing, Row
-    from selfjudge.data.formats.hh import HH, is_transcript, read_transcript
+    from selfjudge.data.formats.hh import HH
     from selfjudge.data.formats.messages import Reject
+    from selfjudge.data.formats.rendered import is_transcript, read_transcript
 
 PIECES = ("\n\nHuman:", "\n\nAssistant:", "Human:", "Assistant:", "\n\n", "\n", " ", "\ud800")
 

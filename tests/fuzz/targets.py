@@ -28,8 +28,8 @@ from selfjudge.core.bracket import BracketState, placing, tie_winner
 from selfjudge.core.verdict import combine, mirrored, principle_verdict
 from selfjudge.data.candidates import load_candidates
 from selfjudge.data.eval_prompts import load_eval_prompts
-from selfjudge.data.formats.hh import read_transcript
 from selfjudge.data.formats.messages import Reject
+from selfjudge.data.formats.rendered import read_transcript
 from selfjudge.data.judge_sets import load_judge_set
 from selfjudge.data.prompts import load_comparisons, load_prompts
 from selfjudge.data.sources import load_preferences, write_records

@@ -3,7 +3,7 @@
 import pytest
 
 from selfjudge.data.formats import FORMATS, Dropped, Pairing, Reject, Row, recognise
-from selfjudge.data.formats.hh import read_transcript
+from selfjudge.data.formats.rendered import read_transcript
 from selfjudge.records import Message, PreferenceRecord
 
 ONE = "\n\nHuman: Hi there\n\nAssistant: Hello"

@@ -1,5 +1,6 @@
 """Every file type gives the same rows; what cannot be read says where and why."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -87,9 +88,9 @@ def test_a_missing_file_says_so(tmp_path: Path, name: str) -> None:
 
 
 def test_foreign_and_damaged_files(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text("a,b\n")
+    (tmp_path / "a.xlsx").write_text("a,b\n")
     with pytest.raises(DataError, match=r"not supported; use one of \.jsonl"):
-        list(read_rows(tmp_path / "a.tsv"))
+        list(read_rows(tmp_path / "a.xlsx"))
     (tmp_path / "a.parquet").write_text("nonsense")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         list(read_rows(tmp_path / "a.parquet"))
@@ -202,3 +203,50 @@ def test_an_empty_csv_has_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("")
     assert list(read_rows(path)) == []
+
+
+ANSWERS = [
+    {"prompt": "a; b", "chosen": "x, y", "rejected": "z\tw"},
+    {"prompt": "one", "chosen": "two", "rejected": "3"},
+]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("quoted", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("index", [False, True])
+def test_the_delimiter_of_a_csv_file_is_recognised(tmp_path: Path, delimiter: str, quoted: int, index: bool) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle, delimiter=delimiter, quoting=quoted)  # type: ignore[arg-type]
+        writer.writerow([*([""] if index else []), "prompt", "chosen", "rejected"])
+        for number, row in enumerate(ANSWERS):
+            writer.writerow([*([number] if index else []), *row.values()])
+    found = [row for _, row in read_rows(path)]
+    assert found == [{**({"Unnamed: 0": str(i)} if index else {}), **row} for i, row in enumerate(ANSWERS)]
+
+
+def test_rows_decide_where_two_delimiters_give_the_first_line_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('note, long;text\n"a, b";c\nd;"e, f, g"\n')
+    assert list(read_rows(path)) == [
+        (1, {"note, long": "a, b", "text": "c"}),
+        (2, {"note, long": "d", "text": "e, f, g"}),
+    ]
+    path.write_text("prompt\nOne; two\nthree\n")  # one column: nothing to recognise
+    assert [row for _, row in read_rows(path)] == [{"prompt": "One; two"}, {"prompt": "three"}]
+
+
+def test_a_tsv_file_has_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("a, b;c\td\n1\t2, 3\n")
+    assert list(read_rows(path)) == [(1, {"a, b;c": "1", "d": "2, 3"})]
+    assert (source_name(path), position_word(path)) == ("a", "row")
+    path.write_text("a,b\n1,2,3\n")
+    assert list(read_rows(path)) == [(1, {"a,b": "1,2,3"})]
+
+
+def test_a_semicolon_file_with_a_broken_row_is_still_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt;chosen\na;b\na;b;c\n")
+    with pytest.raises(DataError, match="row 2: 3 cells under 2 columns"):
+        list(read_rows(path))

@@ -1,5 +1,6 @@
 """UltraFeedback: ratings to pairs, by the mean and by each principle, with both tie rules."""
 
+import math
 from typing import Any
 
 import pytest
@@ -171,3 +172,20 @@ def test_recognised_by_its_structure_and_settings_are_checked() -> None:
     assert PRINCIPLES == ("helpfulness", "honesty", "instruction_following", "truthfulness")
     with pytest.raises(DataError, match="choose one of drop, longer"):
         Pairing(tie_rule="shorter")  # type: ignore[arg-type]
+
+
+def test_strength_comes_from_the_ratings_that_were_compared() -> None:
+    given = row(completion("good", "5", "4", "5", "5"), completion("bad", "1", "3", "1", "2"), models=["m"])
+    found = list(FORMATS["ultrafeedback"].parse(given, Pairing(pairs="per_principle")))
+    strengths = {r.principle: r.strength for r in found if isinstance(r, PreferenceRecord)}
+    assert strengths == pytest.approx(
+        {
+            "overall": 1 / (1 + math.exp(-3)),
+            "helpfulness": 1 / (1 + math.exp(-4)),
+            "honesty": 1 / (1 + math.exp(-1)),
+            "instruction_following": 1 / (1 + math.exp(-4)),
+            "truthfulness": 1 / (1 + math.exp(-3)),
+        }
+    )
+    assert {"models", "completions[].critique"} <= set(given.unused())
+    assert not {"instruction", "completions", "completions[].response"} & set(given.unused())

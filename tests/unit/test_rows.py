@@ -160,6 +160,11 @@ def test_both_orders_of_a_pair_are_one_example(chat: ChatEncoder) -> None:
     assert examples([]) == []
 
 
+def test_records_of_one_id_are_examples_of_their_own(chat: ChatEncoder) -> None:
+    rows = build_judgment_rows([record(), record(chosen="fern, oak"), record()], encoder(chat), 999).rows
+    assert [[row.name[-2:] for row in group] for group in examples(rows)] == [["AB", "BA"]] * 3
+
+
 def test_batches_by_hand() -> None:
     rows = [
         Row("policy", "p", (5, 6, 7, 8), (False, True, False, True)),

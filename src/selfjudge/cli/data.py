@@ -16,10 +16,11 @@ from selfjudge.cli.common import (
     progress_bar,
     write_json,
 )
+from selfjudge.cli.data_tables import print_label_bias, print_lengths, print_personal, print_unused
 from selfjudge.recipes.section import BUILTIN_WORLD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from selfjudge.core.statistics import Rate
     from selfjudge.data.anonymize import AnonymizeReport
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at preference data and turn it into canonical records.")
 
 Source = Annotated[
-    str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .parquet) or builtin:world.")
+    str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet) or builtin:world.")
 ]
 Format = Annotated[str, typer.Option(help="auto, or force: hh, ultrafeedback, preference, judge, records.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Which column of the file holds what: prompt=question,chosen=better_answer,rejected=other."),
+]
 Subset = Annotated[str | None, typer.Option(help="Configuration or folder within a Hub dataset.")]
 Split = Annotated[str, typer.Option(help="Split of a Hub dataset.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
@@ -47,6 +52,7 @@ Seed = Annotated[int, typer.Option(help="Draws the worse answer of rated sources
 def inspect_(
     source: Source,
     format: Format = "auto",
+    columns: Columns = None,
     subset: Subset = None,
     split: Split = "train",
     limit: Limit = None,
@@ -62,7 +68,7 @@ def inspect_(
 
     Also what the labels go with besides quality, and whether there is personal data in it.
     """
-    loaded = _load(source, format, subset, split, limit, tie_rule, pairs, seed)
+    loaded = _load(source, format, columns, subset, split, limit, tie_rule, pairs, seed)
 
     from selfjudge.data.inspect import inspect
     from selfjudge.engines.load import load_tokenizer
@@ -70,9 +76,10 @@ def inspect_(
     chat = load_tokenizer(model or BUILTIN_WORLD, chat_template)
     report = inspect(loaded, (lambda text: len(chat.text_ids(text))) if model else None)
     print_table(_facts(source, report), title=source)
-    _print_lengths(report)
-    _print_label_bias(report, _first_position(source, report.format, subset, split, limit))
-    _print_personal(source, loaded.records)
+    print_unused(loaded)
+    print_lengths(report)
+    print_label_bias(report, _first_position(source, report.format, subset, split, limit))
+    print_personal(source, loaded.records)
     _render(report.example, chat, template, model)
     if max_length:
         _print_too_long(loaded.records, chat, template, max_length)
@@ -83,6 +90,7 @@ def prepare(
     source: Source,
     output: Annotated[Path, typer.Option(help="Canonical records, .jsonl or .jsonl.gz.")],
     format: Format = "auto",
+    columns: Columns = None,
     subset: Subset = None,
     split: Split = "train",
     limit: Limit = None,
@@ -95,11 +103,12 @@ def prepare(
     from selfjudge.data.sources import write_records
 
     check_outputs(output, overwrite=overwrite)
-    loaded = _load(source, format, subset, split, limit, tie_rule, pairs, seed)
+    loaded = _load(source, format, columns, subset, split, limit, tie_rule, pairs, seed)
     written = write_records(loaded.records, output, overwrite)
     rows: list[tuple[str, object]] = [("Format", loaded.format), ("Rows read", loaded.rows), ("Records", written)]
     rows += [(f"Dropped: {reason}", n) for reason, n in loaded.reasons().items()]
     print_table([*rows, ("Fingerprint", loaded.fingerprint), ("Written to", output)])
+    print_unused(loaded)
 
 
 @app.command()
@@ -148,6 +157,7 @@ def _replaced(report: AnonymizeReport, output: Path) -> Iterable[tuple[str, obje
 def _load(
     path: str,
     format: str,
+    columns: str | None,
     subset: str | None,
     split: str,
     limit: int | None,
@@ -157,11 +167,13 @@ def _load(
 ) -> Loaded:
     from pydantic import ValidationError
 
+    from selfjudge.data.columns import parse_columns
     from selfjudge.data.load import load_source
     from selfjudge.errors import DataError
     from selfjudge.recipes.schema import DataSection
 
-    source = {"path": path, "format": format, "subset": subset, "split": split, "limit": limit}
+    names = parse_columns(columns) if columns else {}
+    source = {"path": path, "format": format, "columns": names, "subset": subset, "split": split, "limit": limit}
     try:
         section = DataSection.model_validate({"sources": [source], "tie_rule": tie_rule, "pairs": pairs})
     except ValidationError as e:
@@ -182,20 +194,6 @@ def _facts(source: str, report: InspectReport) -> Iterable[tuple[str, object]]:
     yield "Longer is chosen", f"{report.longer_chosen} ({report.equal_lengths} of equal length count half)"
 
 
-def _print_lengths(report: InspectReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Lengths in {report.unit}", box=None, title_justify="left", pad_edge=False)
-    table.add_column("percentile", style="bold")
-    columns = list(report.lengths)
-    for name in columns:
-        table.add_column(name, justify="right")
-    for percentile in report.lengths[columns[0]]:
-        table.add_row(f"{percentile} %", *(str(report.lengths[name][percentile]) for name in columns))
-    Console().print(table)
-
-
 def _first_position(source: str, format: str, subset: str | None, split: str, limit: int | None) -> Rate | None:
     """Returns how often A is the better one, where the rows say which response was shown first."""
     from selfjudge.data.label_bias import first_position
@@ -204,45 +202,6 @@ def _first_position(source: str, format: str, subset: str | None, split: str, li
     if format != "judge":
         return None
     return first_position(row for _, row in read_rows(source, subset, split, limit))
-
-
-def _print_label_bias(report: InspectReport, first: Rate | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="\nWhat the labels go with", box=None, title_justify="left", pad_edge=False)
-    table.add_column("the chosen response", style="bold")
-    table.add_column("of the pairs that differ", justify="right")
-    table.add_column("pairs", justify="right")
-    for name, rate in {**report.label_bias, **({"is A": first} if first else {})}.items():
-        table.add_row(name, str(rate) if rate.n else "–", str(rate.n))
-    Console().print(table)
-
-
-def _print_personal(source: str, records: Sequence[PreferenceRecord]) -> None:
-    """Warns of personal data, or says that it could not be looked for."""
-    from rich.console import Console
-
-    from selfjudge.data.personal_sample import personal_data
-    from selfjudge.errors import MissingExtraError
-
-    if source == BUILTIN_WORLD:
-        return
-    console = Console()
-    try:
-        found = personal_data(records)
-    except MissingExtraError as error:
-        console.print(f"\nPersonal data was not looked for. {error}", style="yellow", markup=False)
-        return
-    looked = f"{found.sampled} of {len(records)} records looked through, not for names"
-    if found.records:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in found.kinds.items())
-        advice = f"selfjudge data anonymize {source} --output FILE"
-        console.print(
-            f"\nPersonal data in {found.records} records ({kinds}; {looked}): {advice}", style="yellow", markup=False
-        )
-    else:
-        console.print(f"\nNo personal data found ({looked}).", markup=False)
 
 
 def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: str | None) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from selfjudge.data.formats import Reject, Row
 from selfjudge.data.formats.base import own_id
-from selfjudge.data.formats.messages import clean_text, is_finite, read_prompt
+from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.formats.numbers import to_number
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Message
@@ -90,9 +91,10 @@ def _scored(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
         pairs = [(answer.get("response"), float(i == 0)) for i, answer in enumerate(answers)]
     else:
         raise Reject("none of the columns candidates, samples, best")
-    if not pairs or not all(is_finite(score) for _, score in pairs):
+    scores = [number for _, score in pairs if (number := to_number(score)) is not None]
+    if not pairs or len(scores) < len(pairs):
         raise Reject("a score is not a number, or there is none")
-    return tuple(clean_text(text, "a candidate") for text, _ in pairs), tuple(float(score) for _, score in pairs)
+    return tuple(clean_text(text, "a candidate") for text, _ in pairs), tuple(scores)
 
 
 def _score(sample: dict[str, Any]) -> Any:

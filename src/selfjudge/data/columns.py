@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from selfjudge.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,58 @@ class Unused:
 
 
 def renamed(data: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a row under our names for its columns. ``columns``: our name → the file's name."""
+    """Returns a row under our names for its columns. ``columns``: our name → the file's name.
+
+    A column of the file that has one of our names and is not asked for stays, as ``NAME (the file's own)``.
+    """
     if not columns:
         return data
-    rest = {name: value for name, value in data.items() if name not in columns.values()}
+    rest = {_kept(name, columns): value for name, value in data.items() if name not in columns.values()}
     return {**rest, **{ours: data.get(theirs) for ours, theirs in columns.items()}}
+
+
+def _kept(name: str, columns: Mapping[str, str]) -> str:
+    return f"{name} (the file's own)" if name in columns else name
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Returns our name → the file's name from text such as ``prompt=question,chosen=better``.
+
+    Raises:
+        DataError: a part of it is no such pair, or names one of ours twice.
+    """
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        ours, sign, theirs = (piece.strip() for piece in part.partition("="))
+        if not ours or not sign or not theirs:
+            raise DataError(f"--columns: {part!r} does not say which column holds what; write prompt=NAME.")
+        if ours in columns:
+            raise DataError(f"--columns names a column for `{ours}` twice; name one.")
+        columns[ours] = theirs
+    return columns
+
+
+def check_columns(
+    columns: Mapping[str, str], head: Sequence[Mapping[str, Any]], origin: str, known: Collection[str]
+) -> None:
+    """Passes names for columns that a format reads and the first rows have. ``known``: the names that formats read.
+
+    Raises:
+        DataError: any other name, or one column of the file for two of ours.
+    """
+    found = sorted({name for data in head for name in data})
+    for ours, theirs in columns.items():
+        if ours not in known:
+            raise DataError(f"{origin}: columns: no format reads `{ours}`; choose from {', '.join(sorted(known))}.")
+        if theirs not in found:
+            raise DataError(
+                f"{origin}: columns: the first rows have no `{theirs}` to be `{ours}`; choose from {', '.join(found)}."
+            )
+        twice = next((other for other in columns if other != ours and columns[other] == theirs), None)
+        if twice:
+            raise DataError(
+                f"{origin}: columns: `{theirs}` is to be both `{ours}` and `{twice}`; name another for one."
+            )
 
 
 class Account:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfjudge.data.formats import HEAD_ROWS, Dropped, Pairing, Reject, Row, find_format
-from selfjudge.data.formats.judge import read_comparison
+from selfjudge.data.formats import HEAD_ROWS, Dropped, Pairing, Reject, Row, find_format, recognise
+from selfjudge.data.formats.judge import TWO_ANSWERS, read_comparison
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, PreferenceRecord
-
-JUDGEBENCH_LABELS = {"A>B": "A", "B>A": "B", "A=B": "tie"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,9 @@ class JudgePair:
 def load_judge_set(path: str | Path) -> tuple[JudgePair, ...]:
     """Every row of a test set of judges, in its order.
 
-    Taken are judge files (``prompt``, ``response_a``, ``response_b``, optional ``label``), files as JudgeBench
-    publishes them (``question``, ``response_A``, ``response_B``, ``label`` such as ``A>B``), and preference files such
-    as RewardBench (``prompt``, ``chosen``, ``rejected``). The subset is the columns ``set`` and ``subset``, for
+    Taken are files of two answers with a label or without (judge files, JudgeBench, Chatbot Arena, HelpSteer, …; see
+    :func:`selfjudge.data.formats.judge.read_comparison`), and preference files such as RewardBench (``prompt``,
+    ``chosen``, ``rejected``). The subset is the columns ``set`` and ``subset``, for
     JudgeBench ``source``, else the file's name. :func:`as_comparison` draws which side of a preference is shown first.
 
     Raises:
@@ -40,13 +38,15 @@ def load_judge_set(path: str | Path) -> tuple[JudgePair, ...]:
     head = [_as_judge_row(data) for _, data in itertools.islice(read_rows(path), HEAD_ROWS)]
     if not head:
         raise DataError(f"{path}: there is no row in it; check the file.")
-    form = None if "response_a" in head[0] else find_format(head, str(path))
+    form = recognise(head)
+    if form not in TWO_ANSWERS:  # those may do without a label here
+        form = find_format(head, str(path))
     name = source_name(path)
     pairs: list[JudgePair] = []
     for index, (line, data) in enumerate(read_rows(path)):
         row = Row(_as_judge_row(data), line, index, name)
         try:
-            if form is None or form.name == "judge":
+            if form in TWO_ANSWERS:
                 found = [read_comparison(row)]
             else:
                 found = [as_comparison(r) for r in _records(form.parse(row, Pairing()))]
@@ -76,18 +76,10 @@ def _records(parsed: Iterator[PreferenceRecord | Dropped]) -> Iterator[Preferenc
 
 
 def _as_judge_row(data: dict[str, Any]) -> dict[str, Any]:
-    """A row as JudgeBench publishes it in the columns of a judge file; any other row as it is."""
+    """A row as JudgeBench publishes it, with its id and its subset under the names that judge files have for them."""
     if not {"question", "response_A", "response_B"} <= data.keys():
         return data
-    label = data.get("label")
-    return {
-        "id": data.get("pair_id"),
-        "subset": data.get("source"),
-        "prompt": data["question"],
-        "response_a": data["response_A"],
-        "response_b": data["response_B"],
-        "label": JUDGEBENCH_LABELS.get(label, label) if isinstance(label, str) else label,
-    }
+    return {**data, "id": data.get("pair_id"), "subset": data.get("source")}
 
 
 def _subset(data: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from selfjudge.data.columns import Unused
 from selfjudge.data.formats import Dropped
 from selfjudge.data.record_files import as_dropped, as_prompt
 from selfjudge.data.sources import Loaded, given_records, held_out_below, load_preferences
@@ -24,6 +25,7 @@ class PreparedData:
     """Records by use, without those held out; ``held_out`` are the judgment pairs kept for measuring.
 
     ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
+    ``unused``: source and item of each column or field that no record has anything of.
     ``fingerprints``: source → SHA-256 of its records; ``records``: source → their number (see :func:`source_key`).
     All sequences lie in files of ``cache``; ``made_from`` is a JSON value that tells them from others.
     """
@@ -37,6 +39,7 @@ class PreparedData:
     records: dict[str, int]
     made_from: Any
     cache: Cache
+    unused: tuple[tuple[str, Unused], ...] = ()
 
 
 def load_source(source: SourceSection, data: DataSection, seed: int, cache: Cache | None = None) -> Loaded:
@@ -76,6 +79,7 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> Pr
     below = held_out_below(data.held_out)
     parts: dict[str, list[Stored[PreferenceRecord]]] = {"policy": [], "judgment": [], "prompts": [], "held_out": []}
     dropped: list[Stored[Dropped]] = []
+    unused: list[tuple[str, Unused]] = []
     fingerprints: dict[str, str] = {}
     records: dict[str, int] = {}
     for source in data.sources:
@@ -87,6 +91,7 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> Pr
         if "judgment" in source.use:
             parts["held_out"].append(loaded.records.select(np.flatnonzero(is_held)))
         dropped.append(loaded.dropped)
+        unused += [(source.path, item) for item in loaded.unused]
         fingerprints[source_key(source)] = loaded.fingerprint
         records[source_key(source)] = len(loaded.records)
         empty = loaded.records[:0]
@@ -102,6 +107,7 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> Pr
         records=records,
         made_from=[[(s.path, fingerprints[source_key(s)], s.use) for s in data.sources], data.held_out, seed],
         cache=cache,
+        unused=tuple(unused),
     )
 
 

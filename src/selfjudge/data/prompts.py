@@ -11,7 +11,8 @@ from typing import Any
 from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, recognise
 from selfjudge.data.formats.base import own_id
 from selfjudge.data.formats.judge import read_comparison
-from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.formats.messages import check_turns, clean_text
+from selfjudge.data.formats.prompt_columns import find_prompt
 from selfjudge.data.identity import first_of_each, prompt_key
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.data.sources import load_preferences
@@ -41,7 +42,9 @@ class LoadedPrompts:
 def load_comparisons(
     path: str | Path, *, subset: str | None = None, split: str = "train", limit: int | None = None
 ) -> tuple[Comparison, ...]:
-    """Every row of a judge file; ``label`` may be missing, ``id`` defaults to the index (from 0) as text.
+    """Every row of a file of two answers (see :func:`selfjudge.data.formats.judge.read_comparison`).
+
+    The label may be missing; ``id`` defaults to the index (from 0) as text.
 
     Raises:
         DataError: the file cannot be read or is empty, or a row is malformed (its line is named).
@@ -57,7 +60,8 @@ def load_prompts(
 ) -> LoadedPrompts:
     """The prompts of a prompts file: ``prompt`` (text or messages), optional ``candidates`` (texts), optional ``id``.
 
-    A preference or judge file gives its prompts, each distinct one once. ``limit`` counts rows read.
+    A preference or judge file gives its prompts, each distinct one once. A file of rated answers with a ``prompt`` is
+    read as a prompts file. ``limit`` counts rows read.
 
     Raises:
         DataError: the file cannot be read, is empty, has no ``prompt``, or a row is malformed (its line is named).
@@ -66,17 +70,18 @@ def load_prompts(
     if not head:
         raise DataError(f"{path}: there is no row in it; check the file or the split.")
     form = recognise(head)
-    if form is not None and form.name != "judge":
+    columns = sorted({column for data in head for column in data})
+    if form is FORMATS["judge"]:
+        pairs = [_comparison(row, path) for row in _rows(path, subset, split, limit)]
+        return LoadedPrompts(_distinct(PromptRow(pair.id, pair.prompt) for pair in pairs), (), form.name, len(pairs))
+    if form is not None and not (form is FORMATS["ranked"] and "prompt" in columns):
         loaded = load_preferences(path, format=form.name, subset=subset, split=split, limit=limit)
         prompts = _distinct(PromptRow(record.id, record.prompt) for record in loaded.records)
         return LoadedPrompts(prompts, loaded.dropped, form.name, loaded.rows)
-    columns = sorted({column for data in head for column in data})
     if "prompt" not in columns:
         raise DataError(f"{path}: the column `prompt` is missing; found: {', '.join(columns)}. Rename one to `prompt`.")
-    found = [_prompt(row, path) for row in _rows(path, subset, split, limit)]
-    if form is FORMATS["judge"]:
-        return LoadedPrompts(_distinct(found), (), form.name, len(found))
-    return LoadedPrompts(tuple(found), (), "prompts", len(found))
+    found = tuple(_prompt(row, path) for row in _rows(path, subset, split, limit))
+    return LoadedPrompts(found, (), "prompts", len(found))
 
 
 def _rows(path: str | Path, subset: str | None, split: str, limit: int | None) -> Iterable[Row]:
@@ -94,7 +99,9 @@ def _comparison(row: Row, path: str | Path) -> Comparison:
 
 def _prompt(row: Row, path: str | Path) -> PromptRow:
     try:
-        prompt = read_prompt(row.column("prompt"))
+        row.column("prompt")  # a column of another name is no prompt of a prompts file
+        prompt = find_prompt(row) or ()
+        check_turns(prompt)
         return PromptRow(own_id(row.data) or str(row.index), prompt, _candidates(row.data.get("candidates")))
     except Reject as error:
         raise _bad_row(row, path, error) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfjudge.data.csv_files import read_csv
 from selfjudge.data.io import json_type, open_text, read_jsonl
 from selfjudge.errors import DataError
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 RawRows = Iterator[tuple[int, dict[str, Any]]]
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def read_rows(path: str | Path, subset: str | None = None, split: str = "train", limit: int | None = None) -> RawRows:
     """Yields ``(position, row)``: the line of a JSONL file, the number of the item or row of any other; both from 1.
 
-    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .parquet), a local dataset folder, or a Hub id
+    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet), a local dataset folder, or a Hub id
     ``org/name``.
     ``subset`` (a config or a data directory) and ``split`` choose within a Hub dataset or folder; a JSON object with
     several lists is searched for ``split`` too. ``limit``: at most so many rows from the start.
@@ -68,8 +68,8 @@ def _open(path: str, subset: str | None, split: str) -> RawRows:
         return read_jsonl(path)
     if path.endswith(".json"):
         return _json_rows(Path(path), split)
-    if path.endswith(".csv"):
-        return _csv_rows(Path(path))
+    if path.endswith((".csv", ".tsv")):
+        return read_csv(Path(path))
     if path.endswith(".parquet"):
         return _parquet_rows(Path(path))
     if Path(path).is_file():
@@ -111,33 +111,6 @@ def _row_list(content: Any, path: Path, split: str) -> list[Any]:
             f"{', '.join(content)}. Name one of its lists as the split, or write one row a line as .jsonl."
         )
     return next(iter(lists.values()))
-
-
-def _csv_rows(path: Path) -> RawRows:
-    """Rows under the names in the first line; cells are text, an empty one is null.
-
-    A first column without a name is ``Unnamed: 0``, as for pandas, which writes its index like that.
-    """
-    with open_text(path) as handle:
-        number = 0
-        try:
-            reader = csv.reader(handle, strict=True)
-            header = next(reader, [])
-            if header[:1] == [""]:
-                header[0] = "Unnamed: 0"
-            if not all(header) or len(set(header)) < len(header):
-                raise DataError(f"{path}: the first line must name each column once; correct it.")
-            for number, cells in enumerate(filter(None, reader), start=1):
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text with "
-                        "commas, quotes or line breaks in quotes, and double the quotes in it."
-                    )
-                yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
-        except UnicodeDecodeError:
-            raise DataError(f"{path}, after row {number}: not UTF-8 text; convert the file to UTF-8.") from None
-        except csv.Error as error:
-            raise DataError(f"{path}, after row {number}: not valid CSV ({error}); correct it.") from None
 
 
 def _parquet_rows(path: Path) -> RawRows:

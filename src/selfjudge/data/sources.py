@@ -14,8 +14,19 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from selfjudge.data.columns import Account, Unused, renamed
-from selfjudge.data.formats import HEAD_ROWS, Dropped, Format, Pairing, Pairs, Reject, Row, TieRule, find_format
+from selfjudge.data.columns import Account, Unused, check_columns, renamed
+from selfjudge.data.formats import (
+    COLUMNS,
+    HEAD_ROWS,
+    Dropped,
+    Format,
+    Pairing,
+    Pairs,
+    Reject,
+    Row,
+    TieRule,
+    find_format,
+)
 from selfjudge.data.io import json_line, write_json, write_jsonl
 from selfjudge.data.raw import RawRows, read_rows, source_name, source_state
 from selfjudge.data.record_files import as_dropped, as_record, dropped_schema, record_row, record_schema, side
@@ -77,8 +88,7 @@ def load_preferences(
     state = source_state(path, subset, split)
     folder = cache.folder("records", state, str(path), format, columns, subset, split, asdict(pairing), limit)
     if not (folder / _FACTS).is_file():
-        rows = ((line, renamed(data, columns or {})) for line, data in read_rows(path, subset, split, limit))
-        _read(rows, path, format, pairing, folder)
+        _read(read_rows(path, subset, split, limit), path, format, columns or {}, pairing, folder)
     return _open(folder, cache)
 
 
@@ -93,11 +103,16 @@ def given_records(
     return _open(folder, cache)
 
 
-def _read(rows: RawRows, path: str | Path, format: str, pairing: Pairing, folder: Path) -> None:
-    """Reads a source into ``folder``, see :func:`write_source`."""
-    head = list(itertools.islice(rows, HEAD_ROWS))
-    if not head:
+def _read(
+    raw: RawRows, path: str | Path, format: str, columns: Mapping[str, str], pairing: Pairing, folder: Path
+) -> None:
+    """Reads a source into ``folder``."""
+    first = list(itertools.islice(raw, HEAD_ROWS))
+    if not first:
         raise DataError(f"{path}: there is no row in it; check the file or the split.")
+    check_columns(columns, [data for _, data in first], str(path), COLUMNS)
+    rows = ((line, renamed(data, columns)) for line, data in itertools.chain(first, raw))
+    head = list(itertools.islice(rows, HEAD_ROWS))
     form = find_format([data for _, data in head], str(path), format)
     account = Account()
     count = 0

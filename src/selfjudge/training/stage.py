@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -22,6 +23,7 @@ from selfjudge.training.lora import put_adapter
 from selfjudge.training.processes import on_main
 from selfjudge.training.run_folder import RunFolder, Stage
 
+_logger = logging.getLogger(__name__)
 _RESULTS: dict[Stage, str] = {"jsft": "JSFT", "sft": "SFT", "reward-model": "reward"}
 
 
@@ -50,9 +52,11 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
 
 
 def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRow], **info: Any) -> None:
-    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json."""
+    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used."""
 
     def write() -> None:
+        for source, left in data.unused:
+            _logger.warning("%s: not used: %s in %d rows, such as: %s", source, left.name, left.rows, left.example)
         with (run.path / "dropped.jsonl").open("w", encoding="utf-8") as handle:
             for source, item in data.dropped:
                 handle.write(json_line({"source": source, **asdict(item)}) + "\n")
@@ -60,8 +64,9 @@ def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRo
                 handle.write(json_line(asdict(row)) + "\n")
 
     on_main(write)
-    count = len(data.dropped) + sum(map(len, dropped))
-    run.update(data=data.fingerprints, records=data.records, dropped=count, **info)
+    unused = [{"source": source, "name": left.name, "rows": left.rows} for source, left in data.unused]
+    counts = {"records": data.records, "dropped": len(data.dropped) + sum(map(len, dropped))}
+    run.update(data=data.fingerprints, **counts, unused=unused, **info)
 
 
 class MetricsFile(TrainerCallback):

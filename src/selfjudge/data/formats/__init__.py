@@ -8,14 +8,19 @@ from typing import Any
 from selfjudge.data.formats.base import Dropped, Format, Pairing, Pairs, Row, TieRule
 from selfjudge.data.formats.canonical import RECORDS
 from selfjudge.data.formats.hh import HH
-from selfjudge.data.formats.judge import JUDGE
+from selfjudge.data.formats.judge import TWO_ANSWERS
 from selfjudge.data.formats.messages import Reject
-from selfjudge.data.formats.preference import PREFERENCE
+from selfjudge.data.formats.preference import CHOSEN, PREFERENCE, REJECTED, lacks_prompt
+from selfjudge.data.formats.prompt_columns import HISTORY, PROMPTS, SYSTEMS
+from selfjudge.data.formats.ranked import RANK_LISTS, RANKED, RATING_LISTS
+from selfjudge.data.formats.scores import MARGIN, SCORES
+from selfjudge.data.formats.suggest import columns_hint
 from selfjudge.data.formats.ultrafeedback import ULTRAFEEDBACK
 from selfjudge.data.io import json_type
 from selfjudge.errors import DataError
 
 __all__ = [
+    "COLUMNS",
     "FORMATS",
     "HEAD_ROWS",
     "Dropped",
@@ -30,7 +35,14 @@ __all__ = [
 ]
 
 # Most specific first: every HH file, and every file of ours, would pass as a TRL preference file too.
-FORMATS = {form.name: form for form in (RECORDS, HH, ULTRAFEEDBACK, JUDGE, PREFERENCE)}
+FORMATS = {form.name: form for form in (RECORDS, HH, ULTRAFEEDBACK, *TWO_ANSWERS, PREFERENCE, RANKED)}
+
+COLUMNS = frozenset(
+    ("id", "source", HISTORY, *PROMPTS, *SYSTEMS, *CHOSEN, *REJECTED, *RATING_LISTS, *RANK_LISTS, MARGIN)
+).union(*SCORES, *(choice for form in FORMATS.values() for choice in form.choices()))
+"""The names of columns that some format reads."""
+
+RENAME = "Rename the columns or name another format"
 
 HEAD_ROWS = 20
 """How many rows are looked at to recognise a format."""
@@ -55,23 +67,39 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
     form = recognise(head) if name == "auto" else FORMATS[name]
     found = sorted({column for data in head for column in data})
     if form is not None:
-        _require_columns(form, found, origin)
+        if form is not PREFERENCE or not any(form.fits(data) for data in head):  # which goes by several names
+            _require_columns(form, found, origin)
+        if form is PREFERENCE and all(lacks_prompt(data) for data in head):
+            hint = columns_hint(head[0]) or "call the column with the prompt `prompt`"
+            raise DataError(f"{origin}: no column here is known to hold the prompt; {hint}.")
         return form
-    for nearly in reversed(FORMATS.values()):  # the most general first
-        if len(set(nearly.columns) - set(found)) == 1:
-            _require_columns(nearly, found, origin)
+    raise DataError(f"{origin}: {_unknown(head, found)}.")
+
+
+def _unknown(head: Sequence[dict[str, Any]], found: Sequence[str]) -> str:
+    """Why no format fits, and what to do."""
+    if {"kto_tag", "completion"} & set(found) or any(isinstance(data.get("label"), bool) for data in head):
+        return "each row has one answer (data for KTO or SFT); give two answers to a prompt, the better and the worse"
     types = ", ".join(f"{column}: {json_type(value)}" for column, value in head[0].items())
-    raise DataError(
-        f"{origin}: no known preference format in its columns ({types}); "
-        f"name the format if it is one of {', '.join(FORMATS)}, or convert the file to prompt, chosen, rejected."
-    )
+    for nearly in reversed(FORMATS.values()):  # the most general first
+        missing = nearly.missing(found)
+        if len(nearly.columns) > 1 and len(missing) == 1:
+            lacks = f"format `{nearly.name}` needs the column `{missing[0]}`, which is missing; "
+            return f"{lacks}found: {', '.join(found)}. {_capital(columns_hint(head[0]) or RENAME)}"
+    name_it = f"name the format if it is one of {', '.join(FORMATS)}"
+    hint = columns_hint(head[0]) or "convert the file to prompt, chosen, rejected"
+    return f"no known preference format in its columns ({types}); {hint}, or {name_it}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _require_columns(form: Format, found: Sequence[str], origin: str) -> None:
-    missing = [column for column in form.columns if column not in found]
+    missing = form.missing(found)
     if missing:
         names = ", ".join(f"`{column}`" for column in missing)
         raise DataError(
             f"{origin}: format `{form.name}` needs the column {names}, which is missing; "
-            f"found: {', '.join(found)}. Rename the columns or name another format."
+            f"found: {', '.join(found)}. {RENAME}."
         )

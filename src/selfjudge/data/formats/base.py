@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from selfjudge.data.formats.messages import Reject, check_turns, clean_text, is_text
+from selfjudge.data.formats.messages import Reject, check_turns, clean_text, holds, is_text
 from selfjudge.data.identity import folded
 from selfjudge.errors import DataError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 
 TieRule = Literal["drop", "longer"]
 Pairs = Literal["overall", "per_principle"]
+
+INDEX_COLUMNS = ("Unnamed: 0", "__index_level_0__")
+"""What pandas writes its index as: into a CSV file, where the column has no name, and into parquet."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,18 @@ class Row:
         return self.data.get(name)
 
     def unused(self) -> dict[str, Any]:
-        """What the row holds and no format read: name → value. Columns that are null hold nothing."""
-        own = {"id", "source"}  # every record has them
-        columns = {name: v for name, v in self.data.items() if v is not None and name not in self.read | own}
-        return {**columns, **self.ignored}
+        """What the row holds and no format read: name → value.
+
+        Empty columns, an index and copies of text read are left out.
+        """
+        used = {*self.read, *INDEX_COLUMNS}
+        if own_id(self.data):
+            used.add("id")
+        if is_text(self.data.get("source")):
+            used.add("source")
+        rest = {name: value for name, value in self.data.items() if holds(value) and name not in used}
+        read = [value for name, value in self.data.items() if name in self.read and isinstance(value, str | list)]
+        return {**{name: value for name, value in rest.items() if value not in read}, **self.ignored}
 
 
 @dataclass(frozen=True)
@@ -101,13 +112,22 @@ Parsed: TypeAlias = Iterator[PreferenceRecord | Dropped]
 class Format:
     """A way to write preferences down: its name, the columns it needs, and how rows are told apart and read.
 
+    Where several columns do for one that is needed, ``columns`` has them all, the usual one first.
     ``fits`` says whether a row looks like this format; ``parse`` yields its records and raises Reject to drop it all.
     """
 
     name: str
-    columns: tuple[str, ...]
+    columns: tuple[str | tuple[str, ...], ...]
     fits: Callable[[dict[str, Any]], bool]
     parse: Callable[[Row, Pairing], Parsed]
+
+    def missing(self, found: Collection[str]) -> tuple[str, ...]:
+        """The columns that the format needs and that are not among ``found``."""
+        return tuple(choice[0] for choice in self.choices() if not any(name in found for name in choice))
+
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """The columns that do for each column that is needed."""
+        return tuple((column,) if isinstance(column, str) else column for column in self.columns)
 
 
 def own_id(data: dict[str, Any]) -> str | None:
@@ -127,8 +147,9 @@ def make_record(
     principle: str = OVERALL,
     rationales: tuple[str | None, str | None] = (None, None),
     id_suffix: str = "",
+    strength: float | None = None,
 ) -> PreferenceRecord:
-    """The canonical record of one pair; ``rationales`` belong to (chosen, rejected).
+    """The canonical record of one pair; ``rationales`` belong to (chosen, rejected), ``strength`` to the label.
 
     Raises:
         Reject: the prompt or a response is empty or malformed, or the responses read the same.
@@ -148,5 +169,6 @@ def make_record(
         principle=principle,
         chosen_rationale=rationales[0],
         rejected_rationale=rationales[1],
+        strength=strength,
         source=source if is_text(source) else row.source,
     )

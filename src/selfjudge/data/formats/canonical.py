@@ -8,25 +8,28 @@ from pydantic import ValidationError
 
 from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, make_record
 from selfjudge.data.formats.messages import Reject
+from selfjudge.data.formats.prompt_columns import in_context
 from selfjudge.records import PreferenceRecord
 
 _FIELDS = frozenset(PreferenceRecord.model_fields)
 
 
 def _fits(data: dict[str, Any]) -> bool:
-    return {"id", "prompt", "chosen", "rejected", "principle"} <= data.keys() <= _FIELDS
+    texts = all(isinstance(data.get(name), str) for name in ("chosen", "rejected", "principle"))
+    return texts and "id" in data and isinstance(data.get("prompt"), list)
 
 
 def _parse(row: Row, pairing: Pairing) -> Parsed:
     try:
-        record = PreferenceRecord.model_validate(row.data)
+        record = PreferenceRecord.model_validate({name: row.get(name) for name in _FIELDS & row.data.keys()})
     except ValidationError as error:
         first = error.errors()[0]
         raise Reject(
             f"not a valid record ({'.'.join(map(str, first['loc'][:1])) or 'prompt'}: {first['msg']})"
         ) from None
-    make_record(row, record.prompt, record.chosen, record.rejected)  # the checks that every other format passes
-    yield record
+    prompt = in_context(row, record.prompt)
+    make_record(row, prompt, record.chosen, record.rejected)  # the checks that every other format passes
+    yield record.model_copy(update={"prompt": prompt})
 
 
 RECORDS = Format("records", ("id", "prompt", "chosen", "rejected"), _fits, _parse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeGuard, cast, get_args
 
 from selfjudge.records import Message, Role
@@ -20,6 +19,13 @@ def is_text(value: Any) -> TypeGuard[str]:
         return False
 
 
+def holds(value: Any) -> bool:
+    """Whether a value holds anything: null, blank text and empty lists or objects do not."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and not (isinstance(value, list | tuple | dict) and not value)
+
+
 def clean_text(value: Any, name: str) -> str:
     """``value``, proven to be text that can be written as UTF-8.
 
@@ -33,14 +39,6 @@ def clean_text(value: Any, name: str) -> str:
     except UnicodeEncodeError:
         raise Reject(f"{name} is not valid Unicode") from None
     return value
-
-
-def is_finite(value: Any) -> TypeGuard[int | float]:
-    """Whether ``value`` is a number that a float can hold: JSON also knows 1e999 and whole numbers of any length."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def read_messages(value: Any, name: str) -> tuple[Message, ...]:

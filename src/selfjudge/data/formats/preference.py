@@ -1,4 +1,5 @@
-"""Preference pairs as TRL documents them: explicit or implicit prompt, conversational or plain.
+"""Preference pairs: two columns of which one is the better response, under the names that TRL, Axolotl, LLaMA-Factory,
+ms-swift and OpenAI give them.
 
 Binarised UltraFeedback is one of these: the prompt as text, both sides as conversations that repeat it, and scores.
 """
@@ -8,48 +9,86 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, TieRule, make_record
-from selfjudge.data.formats.hh import is_transcript, read_transcript
-from selfjudge.data.formats.messages import (
-    Reject,
-    clean_text,
-    is_finite,
-    read_messages,
-    read_prompt,
-    split_sides,
-    user_message,
-)
-from selfjudge.records import Message
+from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, make_record
+from selfjudge.data.formats.cells import read_turns
+from selfjudge.data.formats.messages import Reject, holds, user_message
+from selfjudge.data.formats.pairs import NO_PROMPT, Split, Turns, join_pair, read_pair
+from selfjudge.data.formats.prompt_columns import PROMPTS
+from selfjudge.data.formats.scores import by_scores
+from selfjudge.data.formats.suggest import text_columns
 
-SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
-"""The score columns of the two binarised UltraFeedback sets in use (HuggingFaceH4's and Argilla's)."""
-
-Split = tuple[tuple[Message, ...], str, str]
+CHOSEN = ("chosen", "chosen_response", "preferred_output", "chosen_message", "chosen_messages")
+REJECTED = ("rejected", "rejected_response", "non_preferred_output", "rejected_message", "rejected_messages")
+CONVERSATIONS = ("messages", "conversations")
+"""Where ms-swift has the prompt and the better response; the worse one is in a column of its own."""
+RANKED = "output"
+"""Where older files of LLaMA-Factory have both responses, the better one first."""
 
 
 def _fits(data: dict[str, Any]) -> bool:
-    chosen, rejected = data.get("chosen"), data.get("rejected")
-    return any(isinstance(chosen, kind) and isinstance(rejected, kind) for kind in (str, list))
+    chosen, rejected = _side(data, CHOSEN), _side(data, REJECTED)
+    if rejected is not None and chosen is None:
+        return any(isinstance(data.get(name), list | str) for name in CONVERSATIONS)
+    return (chosen is not None and rejected is not None) or _is_ranked(data)
+
+
+def _side(data: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of the columns that may hold a response."""
+    return next((name for name in names if isinstance(data.get(name), str | list | dict)), None)
+
+
+def _is_ranked(data: dict[str, Any]) -> bool:
+    pair = data.get(RANKED)
+    return isinstance(pair, list) and len(pair) == 2 and any(name in data for name in PROMPTS)
 
 
 def _parse(row: Row, pairing: Pairing) -> Parsed:
-    prompt, chosen, rejected = row.data.get("prompt"), row.column("chosen"), row.column("rejected")
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        split = _split_texts(prompt, clean_text(chosen, "chosen"), clean_text(rejected, "rejected"))
-    elif isinstance(chosen, list) and isinstance(rejected, list):
-        sides = (read_messages(chosen, "chosen"), read_messages(rejected, "rejected"))
-        split = split_sides(*(_conversation(prompt, side) for side in sides))
-    else:
-        raise Reject("chosen and rejected are not both text or both messages")
-    yield make_record(row, *_by_score(row.data, split, pairing.tie_rule))
+    split, strength = by_scores(row, _split(row), pairing.tie_rule)
+    yield make_record(row, *split, strength=strength)
 
 
-def _split_texts(prompt: Any, chosen: str, rejected: str) -> Split:
-    if prompt is not None:
-        return read_prompt(prompt), chosen, rejected
-    if is_transcript(chosen) and is_transcript(rejected):
-        return split_sides(read_transcript(chosen), read_transcript(rejected))
-    return split_common_prefix(chosen, rejected)
+def _split(row: Row) -> Split:
+    chosen, rejected = _side(row.data, CHOSEN), _side(row.data, REJECTED)
+    if chosen is None and rejected is None and _is_ranked(row.data):
+        return join_pair(row, *(read_turns(row, side, RANKED, "assistant") for side in row.get(RANKED)))
+    conversation = next((name for name in CONVERSATIONS if holds(row.data.get(name))), None)
+    if chosen is None and rejected is not None and conversation is not None:
+        whole = read_turns(row, row.get(conversation), conversation, "assistant")
+        return join_pair(row, whole, _with_last(row, whole, rejected), alone=True)
+    names = (chosen or CHOSEN[0], rejected or REJECTED[0])
+    return _without_prompt(row, *names) or read_pair(row, *names)
+
+
+def _with_last(row: Row, whole: Turns, rejected: str) -> Turns:
+    """The conversation with the worse response: its column has it all, or only the last turn."""
+    side = read_turns(row, row.get(rejected), rejected, "assistant")
+    return side if len(side) > 1 else whole[:-1] + side
+
+
+def _without_prompt(row: Row, chosen: str, rejected: str) -> Split | None:
+    """Two plain texts that begin with their prompt, or None where a column or the sides' turns tell the prompt.
+
+    Raises:
+        Reject: there is other text in the row, which may be the prompt.
+    """
+    texts = row.data.get(chosen), row.data.get(rejected)
+    if any(row.data.get(name) is not None for name in PROMPTS) or not all(isinstance(text, str) for text in texts):
+        return None
+    sides = [read_turns(row, row.get(name), name, "assistant") for name in (chosen, rejected)]
+    if any(len(side) > 1 or side[0].role != "assistant" for side in sides):
+        return None
+    if set(text_columns(row.data)) - {chosen, rejected, "id", "source"}:
+        raise Reject(NO_PROMPT)
+    return split_common_prefix(sides[0][0].content, sides[1][0].content)
+
+
+def lacks_prompt(data: dict[str, Any]) -> bool:
+    """Whether a row has two responses and no column that is known to hold the prompt, though others may."""
+    try:
+        _split(Row(data, 1, 0, ""))
+    except Reject as error:
+        return str(error) == NO_PROMPT
+    return False
 
 
 def split_common_prefix(chosen: str, rejected: str) -> Split:
@@ -68,40 +107,6 @@ def split_common_prefix(chosen: str, rejected: str) -> Split:
     if not shared[:cut].strip():
         raise Reject("chosen and rejected share no prompt")
     return user_message(shared[:cut].strip()), chosen[cut:].strip(), rejected[cut:].strip()
-
-
-def _conversation(prompt: Any, side: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The whole conversation of one side, whether or not the side repeats the prompt."""
-    if prompt is None or not side:
-        return side
-    if isinstance(prompt, str):
-        # As in TRL, a side that opens with its own user turn counts, and the prompt column is only a copy.
-        return user_message(prompt) + side if side[0].role == "assistant" else side
-    lead = read_messages(prompt, "prompt")
-    return side if side[: len(lead)] == lead else lead + side
-
-
-def _by_score(data: dict[str, Any], split: Split, tie_rule: TieRule) -> Split:
-    """The split in the order of the row's scores, where it has any."""
-    prompt, chosen, rejected = split
-    better, worse = _scores(data)
-    if better is None or worse is None or better > worse:
-        return split
-    if better < worse:
-        raise Reject("chosen scored below rejected")
-    if tie_rule == "drop":
-        raise Reject("equal scores")
-    if len(chosen) == len(rejected):
-        raise Reject("equal scores and lengths")
-    return split if len(chosen) > len(rejected) else (prompt, rejected, chosen)
-
-
-def _scores(data: dict[str, Any]) -> tuple[float | None, float | None]:
-    for names in SCORES:
-        better, worse = (data.get(name) for name in names)
-        if is_finite(better) and is_finite(worse):
-            return better, worse
-    return None, None
 
 
 PREFERENCE = Format("preference", ("chosen", "rejected"), _fits, _parse)

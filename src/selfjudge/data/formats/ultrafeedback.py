@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from selfjudge.data.formats.base import Dropped, Format, Pairing, Parsed, Row, TieRule, make_record
+from selfjudge.data.formats.base import Dropped, Format, Pairing, Parsed, Row, make_record
 from selfjudge.data.formats.messages import Reject, clean_text, is_text, read_prompt
-from selfjudge.data.identity import folded
+from selfjudge.data.formats.numbers import to_number
+from selfjudge.data.formats.ratings import Rated, choose_pair, ignore_fields
+from selfjudge.data.formats.strength import from_ratings
 from selfjudge.records import OVERALL, Message
 
 PRINCIPLES = ("helpfulness", "honesty", "instruction_following", "truthfulness")
-
-
-@dataclass(frozen=True)
-class _Rated:
-    """A completion with its rating and rationale under one principle (or the mean rating, for all together)."""
-
-    text: str
-    rating: float
-    rationale: str | None
 
 
 def read_annotation(value: Any) -> tuple[float | None, str | None]:
@@ -33,21 +24,13 @@ def read_annotation(value: Any) -> tuple[float | None, str | None]:
     counts.
     """
     items = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
-    ratings = [rating for item in items if (rating := _number(item.get("Rating"))) is not None]
+    ratings = [rating for item in items if (rating := to_number(item.get("Rating"))) is not None]
     texts = [item.get(name) for item in items for name in ("Rationale For Rating", "Rationale")]
     rationale = next((text for text in texts if is_text(text)), None)
     return (fmean(ratings) if ratings else None), rationale
 
 
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):  # "N/A", null, a whole number of hundreds of digits
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _rated(completions: Sequence[dict[str, Any]], principle: str) -> list[_Rated]:
+def _rated(completions: Sequence[dict[str, Any]], principle: str) -> list[Rated]:
     """The completions that have a rating under ``principle``."""
     found = []
     for completion in completions:
@@ -60,34 +43,8 @@ def _rated(completions: Sequence[dict[str, Any]], principle: str) -> list[_Rated
         else:
             rating, rationale = by_name[principle]
         if rating is not None:
-            found.append(_Rated(completion["response"], rating, rationale))
+            found.append(Rated(completion["response"], rating, rationale))
     return found
-
-
-def choose_pair(rated: Sequence[_Rated], tie_rule: TieRule, draw: random.Random) -> tuple[_Rated, _Rated]:
-    """The best answer and a random strictly worse one (method, section 1).
-
-    With ``longer`` answers are ordered by (rating, length), as published; otherwise by rating alone, and ``draw``
-    decides between equally good ones.
-
-    Raises:
-        Reject: fewer than two answers, or none is strictly worse.
-    """
-    if len(rated) < 2:
-        raise Reject("fewer than two rated responses")
-
-    def order(answer: _Rated) -> tuple[float, int]:
-        return answer.rating, len(answer.text) if tie_rule == "longer" else 0
-
-    top = max(order(answer) for answer in rated)
-    best = draw.choice([answer for answer in rated if order(answer) == top])
-    worse = [answer for answer in rated if order(answer) < top]
-    if not worse:
-        raise Reject("all ratings are equal" if tie_rule == "drop" else "all ratings and lengths are equal")
-    different = [answer for answer in worse if folded(answer.text) != folded(best.text)]
-    if not different:
-        raise Reject("identical responses")
-    return best, draw.choice(different)
 
 
 def _fits(data: dict[str, Any]) -> bool:
@@ -107,6 +64,7 @@ def _parse(row: Row, pairing: Pairing) -> Parsed:
         reason = _flaw(completion)
         if reason is None:
             usable.append(completion)
+            ignore_fields(row, "completions", completion, ("response", "annotations"))
         else:
             yield Dropped(f"{row.id}:completion-{index}", row.line, reason)
     for principle in (OVERALL, *(PRINCIPLES if pairing.pairs == "per_principle" else ())):
@@ -127,9 +85,15 @@ def _pair(
     try:
         draw = random.Random(f"{pairing.seed}/{row.key}/{principle}")
         best, worse = choose_pair(_rated(completions, principle), pairing.tie_rule, draw)
-        rationales = (best.rationale, worse.rationale)
         yield make_record(
-            row, prompt, best.text, worse.text, principle=principle, rationales=rationales, id_suffix=suffix
+            row,
+            prompt,
+            best.text,
+            worse.text,
+            principle=principle,
+            rationales=(best.rationale, worse.rationale),
+            id_suffix=suffix,
+            strength=from_ratings(best.rating, worse.rating),
         )
     except Reject as error:
         yield Dropped(row.id + suffix, row.line, str(error) if overall else f"{principle}: {error}")
