@@ -103,12 +103,14 @@ def test_a_mark_stands_before_a_block_and_gives_a_reason(page: Path) -> None:
 def test_the_rows_of_the_formats_are_read_as_such(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "data.md").read_text()
     names = re.findall(r"^\| `(\w+)` \|", text.split("## Formats")[1].split("One row of each")[0], re.MULTILINE)
-    rows = [source for language, source in FENCE.findall(text.split("One row of each")[1]) if language == "json"]
-    for name, row in zip(names, rows, strict=True):
+    own, others = text.split("One row of each")[1].split("Rows of pairs for other tools")
+    rows, pairs = ([source for language, source in FENCE.findall(part) if language == "json"] for part in (own, others))
+    assert len(pairs) > 4
+    for name, row in [*zip(names, rows, strict=True), *(("preference", row) for row in pairs)]:
         file = tmp_path / f"{name}.jsonl"
         file.write_text(row)
         loaded = load_preferences(file)
-        assert (loaded.format, len(loaded.records)) == (name, 1), loaded.reasons()
+        assert (loaded.format, len(loaded.records), loaded.unused) == (name, 1, ()), loaded.reasons()
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
