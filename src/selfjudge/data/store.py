@@ -48,7 +48,7 @@ class Stored(Sequence[T], Generic[T]):
     def __getitem__(self, place: int | slice) -> T | Stored[T]:
         """Returns an item, or a view of a slice."""
         if isinstance(place, slice):
-            return self.select(range(*place.indices(len(self))))
+            return self.select(range(*place.indices(len(self))) or range(0))
         return self.build(self.dataset[place])
 
     def __iter__(self) -> Iterator[T]:
