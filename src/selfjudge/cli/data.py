@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from selfjudge.cli.common import (
     ChatTemplateOption,
@@ -70,6 +72,7 @@ def inspect_(
     report = inspect(loaded, (lambda text: len(chat.text_ids(text))) if model else None)
     print_table(_facts(source, report), title=source)
     _print_lengths(report)
+    _print_repeats(report)
     _print_label_bias(report, _first_position(source, report.format, subset, split, limit))
     _print_personal(source, loaded.records)
     _render(report.example, chat, template, model)
@@ -195,6 +198,33 @@ def _print_lengths(report: InspectReport) -> None:
     Console().print(table)
 
 
+def _print_repeats(report: InspectReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    found, pairs = report.repeats, report.records
+    common = f"{100 * found.common_system_pairs / pairs:.1f} % of all pairs: {_start(found.common_system)}"
+    table = Table(title="\nRepeats", box=None, title_justify="left", pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for row in (
+        ("Repeated pairs", found.exact, "as they are written; each is trained on again"),
+        ("… in another spelling", found.near, "spaces, line ends or Unicode forms differ"),
+        ("Contradictory pairs", found.contradictory, "another pair of the prompt says the opposite"),
+        ("Distinct prompts", found.prompts, "a split keeps all pairs of a prompt together"),
+        ("… with several pairs", found.prompts_with_several, f"{found.most_pairs} pairs at most"),
+        ("Pairs with a system prompt", found.with_system, f"distinct ones: {found.systems}"),
+        *([("… with the same one", found.common_system_pairs, common)] if found.systems else []),
+    ):
+        table.add_row(*map(escape, map(str, row)))
+    Console().print(table)
+
+
+def _start(text: str | None, characters: int = 28) -> str:
+    """Returns the start of a text, in one line."""
+    return textwrap.shorten(text or "", characters, placeholder=" …")
+
+
 def _first_position(source: str, format: str, subset: str | None, split: str, limit: int | None) -> Rate | None:
     """Returns how often A is the better one, where the rows say which response was shown first."""
     from selfjudge.data.label_bias import first_position
@@ -266,17 +296,15 @@ def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: s
 
 
 def _print_too_long(records: Iterable[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:
-    from selfjudge.data.rows import build_judgment_rows, build_policy_rows
+    from selfjudge.data.inspect import count_rows
     from selfjudge.templates.encode import JudgmentEncoder
     from selfjudge.templates.template import load_templates
 
-    records = list(records)
-    encoder = JudgmentEncoder(load_templates(template), chat)
-    built = {
-        "Policy rows": build_policy_rows(records, chat, max_length),
-        "Judgment rows": build_judgment_rows(records, encoder, max_length),
-    }
+    policy, judgment = count_rows(records, chat, JudgmentEncoder(load_templates(template), chat), max_length)
     print_table(
-        [(kind, f"{len(rows.rows)} fit, {len(rows.dropped)} would be dropped") for kind, rows in built.items()],
+        [
+            (kind, f"{fit} fit, {dropped} would be dropped")
+            for kind, (fit, dropped) in (("Policy rows", policy), ("Judgment rows", judgment))
+        ],
         title=f"\nWithin {max_length} tokens",
     )

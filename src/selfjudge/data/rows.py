@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selfjudge.data.identity import prompt_key, text_key
+from selfjudge.data.identity import answer_key
 from selfjudge.errors import RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -100,7 +100,7 @@ def build_policy_rows(records: Iterable[PreferenceRecord], chat: ChatEncoder, ma
     rows: list[Row] = []
     refused: list[DroppedRow] = []
     for record in records:
-        key = prompt_key(record.prompt) + text_key(record.chosen)
+        key = answer_key(record)
         if record.principle == OVERALL and key not in seen:
             seen.add(key)
             try:
