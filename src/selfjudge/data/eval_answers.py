@@ -124,8 +124,8 @@ def _answer_to(prompt: EvalPrompt, answers: _Answers, path: str | Path) -> str |
     asked = 1 + len(prompt.later_turns)
     if len(turns) != asked:
         raise DataError(
-            f"{path}, question {prompt.question_id!r}: the turns are {asked}, the answers {len(turns)}; give one answer "
-            "to each turn, or name the prompts that it answers."
+            f"{path}, question {prompt.question_id!r}: the turns are {asked}, the answers {len(turns)}; give one "
+            "answer to each turn, or name the prompts that it answers."
         )
     dialogue = [Message(role="assistant", content=turns[0])]
     for question, text in zip(prompt.later_turns, turns[1:], strict=True):
