@@ -103,7 +103,7 @@ def test_position_bias_is_told_before_the_edits():
     judge = FakeJudge(quality)
     found = audit(judge, PAIRS[:2], lambda pairs: [verdict((0.9, 0.1), (0.9, 0.1)) for _ in pairs])
     assert found.summary.a_share.rate == 0.5
-    name, rate = rows(found)[1]
+    name, rate = rows(found)[2]
     assert (name, rate.rate, rate.n) == ("Prefers the response shown first", 1.0, 2)
 
 

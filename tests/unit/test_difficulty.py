@@ -43,6 +43,16 @@ def test_the_prompts_own_file_can_have_them(tmp_path):
     assert load_difficulties(tmp_path / "prompts.jsonl", prompts[::-1]) == [0.5, 1]
 
 
+def test_prompts_of_one_id_have_the_rows_of_their_places(tmp_path):
+    rows = [{"id": "x", "prompt": f"Name {n}.", "difficulty": n} for n in (3, 1, 2)]
+    prompts = prompts_of(tmp_path, *rows, {"id": "y", "prompt": "Name none.", "difficulty": 0})
+    assert load_difficulties(tmp_path / "prompts.jsonl", prompts) == [3, 1, 2, 0]
+    assert load_difficulties(tmp_path / "prompts.jsonl", prompts[3:]) == [0]  # others are asked for by nobody
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"id": "x", "difficulty": 5}\n{"id": "y", "difficulty": 6}\n')
+    assert load_difficulties(one, prompts) == [5, 5, 5, 6]
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

@@ -9,7 +9,8 @@ import pytest
 from test_judge_sets import SHARED, write
 from test_tournament import ScoreEngine
 
-from selfjudge.data.eval_prompts import EvalPrompt, load_answers, load_eval_prompts, write_alpaca_outputs
+from selfjudge.data.eval_answers import load_answers, write_alpaca_outputs
+from selfjudge.data.eval_prompts import EvalPrompt, load_eval_prompts
 from selfjudge.engines.base import SamplingParams
 from selfjudge.errors import DataError
 from selfjudge.evaluation.answering import answer
@@ -36,7 +37,9 @@ def test_prompts_of_every_format(tmp_path):
         ([], "there is no row"),
         ([{"text": "a"}], "line 1: none of the columns prompt"),
         ([{"turns": []}], "line 1: turns"),
-        ([{"prompt": "a", "id": "one"}, {"instruction": "a"}], "line 2: the same prompt as that of id 'one'"),
+        ([{"turns": [{"text": "a"}]}], "line 1: a turn is not text"),
+        ([{"text": "a", "prompt": None}], r"line 1: none of the columns .*; found: text, prompt \(null\);"),
+        ([{"prompt": "a", "id": "one"}, {"instruction": " a\n"}], "line 2: the same prompt as that of id 'one'"),
     ],
 )
 def test_bad_prompts_are_named(tmp_path, rows, words):

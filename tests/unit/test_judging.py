@@ -62,7 +62,10 @@ def test_every_figure_by_hand():
 
 def test_a_judge_that_takes_the_first_shown_is_seen_where_sides_balance():
     """400 pairs, 800 judgments, all for the first shown; who wins a pair is then decided by hundredths."""
-    pairs = [pair("x", "y", "A" if i % 2 else "B") for i in range(400)]
+    pairs = [
+        pair("x", "y", "A" if i % 2 else "B").model_copy(update={"prompt": as_messages(f"Question {i}?")})
+        for i in range(400)
+    ]
     verdicts = [verdict((0.9, 0.1), (0.89 + 0.02 * (i % 2), 0.1)) for i in range(400)]
     s = summarise(pairs, verdicts)
     assert s.a_share.rate == 0.5
@@ -119,3 +122,18 @@ def test_the_judge_against_the_truth_by_hand():
     assert (found.accuracy.low, found.accuracy.high, found.accuracy.n) == (0, 1, 4)
     assert all(is_clear(c) for c, _ in judged)  # utilities 1.5, 0.5 (just enough), 0.67 and 1.17 apart
     assert not is_clear(pair_of(FARM, "cow hen pig", "cow hen", "A"))  # one word of three is missing
+
+
+def test_pairs_of_one_prompt_are_not_taken_for_independent_ones():
+    """40 prompts of 5 pairs: the judge is right on all pairs of 28 and on none of the others."""
+    pairs = [
+        pair(f"long {i}", "short", "A").model_copy(update={"prompt": as_messages(f"Question {i}?")}) for i in range(40)
+    ]
+    pairs = [p.model_copy(update={"response_a": f"{p.response_a} {n}"}) for n in range(5) for p in pairs]
+    won, lost = verdict((0.9, 0.1), (0.1, 0.9)), verdict((0.1, 0.9), (0.9, 0.1))
+    verdicts = [won if i % 40 < 28 else lost for i in range(200)]
+    found, once = summarise(pairs, verdicts), summarise(pairs[:40], verdicts[:40])
+    assert (found.pairs, found.prompts, found.accuracy.rate, found.accuracy.n) == (200, 40, 0.7, 200)
+    assert (once.pairs, once.prompts) == (40, 40)
+    assert (found.accuracy.low, found.accuracy.high) == pytest.approx((once.accuracy.low, once.accuracy.high), abs=0.01)
+    assert dict(found.rows())["Prompts"] == 40

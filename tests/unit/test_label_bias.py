@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfjudge.data.label_bias import first_position, label_bias, markdown, refuses
+from selfjudge.data.label_bias import BiasCounter, first_position, markdown, refuses
 from selfjudge.records import Message, PreferenceRecord
 
 
@@ -20,7 +20,10 @@ RECORDS = [
 
 
 def test_each_feature_is_counted_over_the_pairs_that_differ() -> None:
-    found = label_bias(RECORDS)
+    counter = BiasCounter()
+    for each in RECORDS:
+        counter.add(each)
+    found = counter.rates()
     assert {name: (rate.rate, rate.n) for name, rate in found.items() if rate.n} == {
         "longer": (2 / 3, 3), "more Markdown": (1, 1), "refuses": (1, 1), "more words for women": (1, 1),
         "more words for men": (0, 1), "more names of men": (0, 1),

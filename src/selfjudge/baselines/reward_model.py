@@ -15,7 +15,8 @@ from trl import RewardConfig, RewardTrainer
 from selfjudge.baselines.pairs import overall_pairs, token_pairs
 from selfjudge.baselines.parts import OWN_ROWS, peft_config, record, sft_model, trl_arguments
 from selfjudge.baselines.scorer import RewardScorer, load_scorer
-from selfjudge.core.statistics import mean_rate
+from selfjudge.core.statistics import clustered_rate
+from selfjudge.data.identity import prompt_key
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.load import (
     context_length,
@@ -89,12 +90,14 @@ def held_out_accuracy(scorer: RewardScorer, records: Sequence[PreferenceRecord],
     prompts = [record.prompt for record in kept]
     chosen = scorer.score(prompts, [record.chosen for record in kept])
     rejected = scorer.score(prompts, [record.rejected for record in kept])
+    groups = [prompt_key(prompt) for prompt in prompts]
     lengths = [(len(record.chosen), len(record.rejected)) for record in kept]
     rates = {
-        "accuracy": mean_rate([_beats(c, r) for c, r in zip(chosen, rejected, strict=True)]),
-        "longer_wins": mean_rate([_beats(c, r) for c, r in lengths]),
+        "accuracy": clustered_rate([_beats(c, r) for c, r in zip(chosen, rejected, strict=True)], groups),
+        "longer_wins": clustered_rate([_beats(c, r) for c, r in lengths], groups),
     }
-    return {"held_out": {"pairs": len(kept), **{name: rate.model_dump() for name, rate in rates.items()}}}
+    figures = {name: rate.model_dump() for name, rate in rates.items()}
+    return {"held_out": {"pairs": len(kept), "prompts": len(set(groups)), **figures}}
 
 
 def _beats(a: float, b: float) -> float:

@@ -16,7 +16,7 @@ from selfjudge.cli.common import (
     progress_bar,
     write_json,
 )
-from selfjudge.cli.data_tables import print_label_bias, print_lengths, print_personal, print_unused
+from selfjudge.cli.data_tables import print_label_bias, print_lengths, print_personal, print_repeats, print_unused
 from selfjudge.recipes.section import BUILTIN_WORLD
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from selfjudge.data.anonymize import AnonymizeReport
     from selfjudge.data.inspect import InspectReport
     from selfjudge.data.sources import Loaded
-    from selfjudge.data.store import Stored
     from selfjudge.records import PreferenceRecord
     from selfjudge.templates.chat import ChatEncoder
 
@@ -78,6 +77,7 @@ def inspect_(
     print_table(_facts(source, report), title=source)
     print_unused(loaded)
     print_lengths(report)
+    print_repeats(report)
     print_label_bias(report, _first_position(source, report.format, subset, split, limit))
     print_personal(source, loaded.records)
     _render(report.example, chat, template, model)
@@ -225,19 +225,16 @@ def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: s
         console.print(Text(marked(row, chat)))
 
 
-def _print_too_long(records: Stored[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:
-    from selfjudge.data.encoded import encode_judgment_rows, encode_policy_rows
-    from selfjudge.data.load import policy_records
-    from selfjudge.data.store import Cache
+def _print_too_long(records: Iterable[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:
+    from selfjudge.data.inspect import count_rows
     from selfjudge.templates.encode import JudgmentEncoder
     from selfjudge.templates.template import load_templates
 
-    encoder = JudgmentEncoder(load_templates(template), chat)
-    made = {
-        "Policy rows": encode_policy_rows(policy_records(records), chat, max_length, [], Cache()),
-        "Judgment rows": encode_judgment_rows(records, encoder, chat, max_length, [], Cache()),
-    }
+    policy, judgment = count_rows(records, chat, JudgmentEncoder(load_templates(template), chat), max_length)
     print_table(
-        [(kind, f"{sum(rows.rows.values())} fit, {len(rows.dropped)} would be dropped") for kind, rows in made.items()],
+        [
+            (kind, f"{fit} fit, {dropped} would be dropped")
+            for kind, (fit, dropped) in (("Policy rows", policy), ("Judgment rows", judgment))
+        ],
         title=f"\nWithin {max_length} tokens",
     )

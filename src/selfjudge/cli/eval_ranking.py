@@ -76,7 +76,7 @@ def ranking(
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
 
     from selfjudge.core.ranking import load_evalica
-    from selfjudge.data.eval_prompts import write_alpaca_outputs
+    from selfjudge.data.eval_answers import write_alpaca_outputs
     from selfjudge.engines.base import SamplingParams
 
     load_evalica()

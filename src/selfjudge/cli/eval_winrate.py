@@ -79,7 +79,7 @@ def winrate(
 ) -> None:
     """Compare two systems on the same prompts: win rate with its interval, also without the advantage of length.
 
-    A system is a model, sampled independently, or a file (prompt or instruction; output, winner, answer or response).
+    A system is a model, sampled independently, or a file of answers (ours, AlpacaEval's, FastChat's, Arena-Hard's).
     """
     check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
@@ -91,7 +91,7 @@ def winrate(
     if own:
         warn_of_own_judge(evaluator)
 
-    from selfjudge.data.eval_prompts import write_alpaca_outputs
+    from selfjudge.data.eval_answers import write_alpaca_outputs
     from selfjudge.engines.base import SamplingParams
     from selfjudge.evaluation.winrate import pairs_of
 
@@ -135,7 +135,7 @@ def _answers(
     side: str, prompts: Sequence[EvalPrompt], params: SamplingParams, opened: Callable[[str], OpenedEngine]
 ) -> list[str]:
     """Returns the answers of a system: those in its file, or of the model by that name."""
-    from selfjudge.data.eval_prompts import load_answers
+    from selfjudge.data.eval_answers import load_answers
     from selfjudge.data.raw import SUFFIXES
     from selfjudge.evaluation.answering import answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,35 @@ def load_difficulties(path: str | Path, prompts: Sequence[EvalPrompt]) -> list[f
 
     A row belongs to the prompt with its ``id`` or ``index``, else to that of its position from 0. A prompt without an
     id has its position as well, so AlpacaEval's ``instruction_difficulty.csv`` and ``df_gamed.csv`` fit its prompts.
+    Of prompts that share an id each has the row of its own place among them.
 
     Raises:
         DataError: the file cannot be read, a row has no difficulty or contradicts an earlier one, or a prompt has none.
     """
-    found: dict[str, float] = {}
+    times = Counter(prompt.id for prompt in prompts)
+    found: dict[str, list[float]] = {}
     for position, (line, row) in enumerate(read_rows(path)):
         where = f"{path}, {position_word(path)} {line}"
         key, value = _key(row, position), _difficulty(row, where)
-        if found.setdefault(key, value) != value:
+        values = found.setdefault(key, [])
+        if len(values) < times[key]:
+            values.append(value)
+        elif times[key] and value not in values:
             raise DataError(f"{where}: another difficulty of prompt {key!r}; keep one of them.")
-    missing = [prompt.id for prompt in prompts if prompt.id not in found]
+    missing = [prompt.id for prompt in prompts if not found.get(prompt.id)]
     if missing:
         raise DataError(
             f"{path} has no difficulty of {len(missing)} of {len(prompts)} prompts, the first of id {missing[0]!r}: "
             "its rows need the prompts' `id` or `index`; a prompt without an id has its position, from 0."
         )
-    return [found[prompt.id] for prompt in prompts]
+    places: Counter[str] = Counter()
+    difficulties = []
+    for prompt in prompts:
+        # Fewer rows than prompts of the id: the last is that of the rest.
+        values = found[prompt.id]
+        difficulties.append(values[min(places[prompt.id], len(values) - 1)])
+        places[prompt.id] += 1
+    return difficulties
 
 
 def _key(row: Mapping[str, Any], position: int) -> str:

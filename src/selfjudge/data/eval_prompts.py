@@ -1,8 +1,7 @@
-"""Evaluation prompts and answers to them, in our own format and in those of AlpacaEval and FastChat (MT-Bench)."""
+"""Evaluation prompts, in our own format and in those of AlpacaEval, FastChat (MT-Bench) and Arena-Hard."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 from selfjudge.data.formats import Reject, Row
 from selfjudge.data.formats.base import own_id
 from selfjudge.data.formats.messages import clean_text, read_prompt
-from selfjudge.data.io import atomic_writer
+from selfjudge.data.identity import prompt_key, text_key
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Message
 
 PROMPT_COLUMNS = ("prompt", "instruction", "turns")
-ANSWER_COLUMNS = ("output", "winner", "answer", "response")
-"""Where the text is: AlpacaEval's column, that of `selfjudge sample`, and two common names."""
+QUESTION_ID_COLUMNS = ("question_id", "uid", "id")
+"""What names a question: FastChat's and Arena-Hard v0.1's column, Arena-Hard v2's, and our own."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class EvalPrompt:
     """A prompt to compare systems on.
 
     ``later_turns``: what the user says after each answer (MT-Bench asks two turns). ``answer``: the known right answer.
-    ``instructions``: what can be verified of an answer.
+    ``instructions``: what can be verified of an answer. ``question_id``: the name under which FastChat's and
+    Arena-Hard's files answer it, None where the row has none.
     """
 
     id: str
@@ -42,71 +42,32 @@ class EvalPrompt:
     later_turns: tuple[str, ...] = ()
     answer: str | None = None
     instructions: tuple[Instruction, ...] = ()
+    question_id: str | None = None
 
 
 def load_eval_prompts(path: str | Path, limit: int | None = None) -> tuple[EvalPrompt, ...]:
     """The prompts of a file with ``prompt`` (text or messages), AlpacaEval's ``instruction`` or FastChat's ``turns``.
 
-    ``turns`` beside ``prompt`` adds the later turns. For the checkers ``answer`` is kept, and IFEval's
-    ``instruction_id_list`` and ``kwargs``. ``limit``: rows at most.
+    A turn is text or, as Arena-Hard has it, an object with the text as ``content``. ``turns`` beside ``prompt`` adds
+    the later turns. For the checkers ``answer`` is kept, and IFEval's ``instruction_id_list`` and ``kwargs``.
+    ``limit``: rows at most.
 
     Raises:
         DataError: the file cannot be read or is empty, a row is malformed, or two rows ask the same.
     """
-    found: dict[tuple[object, ...], EvalPrompt] = {}
-    for row in _rows(path, limit):
+    found: dict[bytes, EvalPrompt] = {}
+    for row in answer_rows(path, limit):
         try:
-            prompt = _eval_prompt(row)
+            prompt = eval_prompt(row)
         except Reject as error:
-            raise _bad_row(path, row, error) from None
-        key = (prompt.prompt, prompt.later_turns)
+            raise bad_row(path, row, error) from None
+        key = prompt_key(prompt.prompt) + b"".join(map(text_key, prompt.later_turns))
         if key in found:
-            raise _bad_row(path, row, Reject(f"the same prompt as that of id {found[key].id!r}"))
+            raise bad_row(path, row, Reject(f"the same prompt as that of id {found[key].id!r}"))
         found[key] = prompt
     if not found:
         raise DataError(f"{path}: there is no row in it; check the file.")
     return tuple(found.values())
-
-
-def load_answers(path: str | Path, prompts: Sequence[EvalPrompt]) -> list[str]:
-    """The answer of a file to each of the prompts: rows of a prompt as above and ``output``, ``winner``, ``answer`` or
-    ``response``.
-
-    Raises:
-        DataError: the file cannot be read, a row is malformed, or a prompt has no answer or two different ones.
-    """
-    answers: dict[tuple[Message, ...], str] = {}
-    for row in _rows(path):
-        try:
-            prompt, text = _eval_prompt(row).prompt, _answer(row)
-        except Reject as error:
-            raise _bad_row(path, row, error) from None
-        if answers.setdefault(prompt, text) != text:
-            raise _bad_row(path, row, Reject("a second answer to the same prompt"))
-    missing = [prompt for prompt in prompts if prompt.prompt not in answers]
-    if missing:
-        raise DataError(
-            f"{path} has no answer to {len(missing)} of {len(prompts)} prompts, the first of id {missing[0].id!r}: "
-            "answer them, or name the prompts that it answers."
-        )
-    return [answers[prompt.prompt] for prompt in prompts]
-
-
-def write_alpaca_outputs(path: Path, prompts: Sequence[EvalPrompt], answers: Sequence[str], generator: str) -> None:
-    """Writes what AlpacaEval calls model outputs: a JSON list of ``instruction``, ``output`` and ``generator``.
-
-    A prompt of several messages is written as text, with the roles named.
-
-    Raises:
-        RunError: the file cannot be written there.
-    """
-    rows = [
-        {"instruction": prompt_text(p.prompt), "output": text, "generator": generator, "dataset": "selfjudge"}
-        for p, text in zip(prompts, answers, strict=True)
-    ]
-    with atomic_writer(path, overwrite=True) as handle:
-        json.dump(rows, handle, indent=2, ensure_ascii=False)
-        handle.write("\n")
 
 
 def prompt_text(prompt: Sequence[Message]) -> str:
@@ -119,25 +80,64 @@ def transcript(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in messages)
 
 
-def _rows(path: str | Path, limit: int | None = None) -> list[Row]:
+def dialogue_text(turns: Sequence[Message]) -> str:
+    """Returns what follows a prompt as text: a single answer as it is, else the dialogue from the first answer on."""
+    first, *later = turns
+    return "\n\n".join([first.content, transcript(later)]) if later else first.content
+
+
+def answer_rows(path: str | Path, limit: int | None = None) -> list[Row]:
+    """Returns the rows of a file of prompts or answers.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     name = source_name(path)
     return [Row(data, line, index, name) for index, (line, data) in enumerate(read_rows(path, limit=limit))]
 
 
-def _eval_prompt(row: Row) -> EvalPrompt:
+def eval_prompt(row: Row) -> EvalPrompt:
+    """Returns the prompt of a row.
+
+    Raises:
+        Reject: the row has none, or it is malformed.
+    """
     column = next((name for name in PROMPT_COLUMNS if row.data.get(name) is not None), None)
     if column is None:
-        raise Reject(f"none of the columns {', '.join(PROMPT_COLUMNS)}")
+        raise missing(row, PROMPT_COLUMNS)
     turns = _turns(row.data.get("turns"))
     prompt = read_prompt(turns[0] if column == "turns" else row.data[column])
     answer = row.data.get("answer")
     return EvalPrompt(
-        id=own_id(row.data) or own_id({"id": row.data.get("question_id")}) or str(row.index),
+        id=own_id(row.data) or question_id(row) or str(row.index),
         prompt=prompt,
         later_turns=turns[1:],
         answer=str(answer) if isinstance(answer, str | int | float) else None,
         instructions=_instructions(row.data.get("instruction_id_list"), row.data.get("kwargs")),
+        question_id=question_id(row),
     )
+
+
+def question_id(row: Row) -> str | None:
+    """Returns what a row names its question by, or None."""
+    return next(filter(None, (own_id({"id": row.data.get(name)}) for name in QUESTION_ID_COLUMNS)), None)
+
+
+def turn_text(value: Any, name: str) -> str:
+    """Returns the text of a turn: text, or an object with it as ``content``, that too perhaps with an ``answer``.
+
+    Raises:
+        Reject: anything else.
+    """
+    for key in ("content", "answer"):
+        value = value[key] if isinstance(value, dict) and key in value else value
+    return clean_text(value, name)
+
+
+def missing(row: Row, columns: Sequence[str]) -> Reject:
+    """Returns the reason to refuse a row that has none of the columns."""
+    found = [f"{name} (null)" if value is None else name for name, value in row.data.items()]
+    return Reject(f"none of the columns {', '.join(columns)}; found: {', '.join(found) or 'no column'}")
 
 
 def _turns(value: Any) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def _turns(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not value:
         raise Reject("turns is not a list of at least one text")
-    return tuple(clean_text(turn, "a turn") for turn in value)
+    return tuple(turn_text(turn, "a turn") for turn in value)
 
 
 def _instructions(ids: Any, kwargs: Any) -> tuple[Instruction, ...]:
@@ -160,12 +160,6 @@ def _instructions(ids: Any, kwargs: Any) -> tuple[Instruction, ...]:
     return tuple(Instruction(name, k) for name, k in zip(ids, given, strict=True))
 
 
-def _answer(row: Row) -> str:
-    column = next((name for name in ANSWER_COLUMNS if row.data.get(name) is not None), None)
-    if column is None:
-        raise Reject(f"none of the columns {', '.join(ANSWER_COLUMNS)}")
-    return clean_text(row.data[column], column)
-
-
-def _bad_row(path: str | Path, row: Row, error: Reject) -> DataError:
+def bad_row(path: str | Path, row: Row, error: Reject) -> DataError:
+    """Returns the error that names a row of a file."""
     return DataError(f"{path}, {position_word(path)} {row.line}: {error}; correct or remove this row.")

@@ -39,7 +39,21 @@ def prompt_key(messages: Sequence[Message]) -> bytes:
 
 def pair_key(record: PreferenceRecord) -> bytes:
     """Returns the key of a pair: prompt, chosen and rejected response, and the principle they are compared under."""
-    return _digest([prompt_key(record.prompt), folded(record.chosen), folded(record.rejected), record.principle])
+    return pair_keys(record)[0]
+
+
+def pair_keys(record: PreferenceRecord) -> tuple[bytes, bytes]:
+    """Returns the keys of a pair and of the pair that contradicts it, with chosen and rejected exchanged."""
+    prompt, chosen, rejected = prompt_key(record.prompt), text_key(record.chosen), text_key(record.rejected)
+    return (
+        _digest([prompt, chosen, rejected, record.principle]),
+        _digest([prompt, rejected, chosen, record.principle]),
+    )
+
+
+def answer_key(record: PreferenceRecord) -> bytes:
+    """Returns the key of a prompt with its chosen response."""
+    return _digest([prompt_key(record.prompt), text_key(record.chosen)])
 
 
 def written_key(record: PreferenceRecord) -> bytes:

@@ -7,7 +7,8 @@ judge trained on the pairs can learn it in quality's place.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from selfjudge.core.statistics import Rate, proportion
@@ -50,17 +51,26 @@ FEATURES: dict[str, Callable[[str], int]] = {
 """What the chosen response may have more of → its measure."""
 
 
-def label_bias(records: Sequence[PreferenceRecord]) -> dict[str, Rate]:
-    """Returns for each feature how often the chosen response has more of it, over the pairs in which they differ."""
-    return {name: _chosen_has_more(records, measure) for name, measure in FEATURES.items()}
+class BiasCounter:
+    """Counts record by record how often the chosen response has more of each feature, and how often they differ."""
 
+    def __init__(self) -> None:
+        """Starts without records."""
+        self._more, self._differ = dict.fromkeys(FEATURES, 0), dict.fromkeys(FEATURES, 0)
 
-def _chosen_has_more(records: Sequence[PreferenceRecord], measure: Callable[[str], int]) -> Rate:
-    pairs = [(measure(record.chosen), measure(record.rejected)) for record in records]
-    return proportion(sum(a > b for a, b in pairs), sum(a != b for a, b in pairs))
+    def add(self, record: PreferenceRecord) -> None:
+        """Takes the next record into account."""
+        for name, measure in FEATURES.items():
+            a, b = measure(record.chosen), measure(record.rejected)
+            self._more[name] += a > b
+            self._differ[name] += a != b
+
+    def rates(self) -> dict[str, Rate]:
+        """Returns for each feature how often the chosen response has more of it, over the pairs that differ in it."""
+        return {name: proportion(self._more[name], self._differ[name]) for name in FEATURES}
 
 
 def first_position(rows: Iterable[dict[str, Any]]) -> Rate:
     """Returns how often A is the better one of the rows of a judge file that are labelled A or B."""
-    labels = [row.get("label") for row in rows]
-    return proportion(labels.count("A"), labels.count("A") + labels.count("B"))
+    labels = Counter(row["label"] for row in rows if row.get("label") in ("A", "B"))
+    return proportion(labels["A"], labels.total())

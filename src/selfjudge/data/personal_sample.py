@@ -32,10 +32,10 @@ def personal_data(records: Sequence[PreferenceRecord], sample: int = SAMPLE) -> 
     """
     finder = Finder()
     step = max(1, -(-len(records) // sample))
-    taken = records[::step]
+    taken = range(0, len(records), step)
     kinds: Counter[str] = Counter()
     holding = 0
-    for record in taken:
+    for record in map(records.__getitem__, taken):
         texts = (*(message.content for message in record.prompt), record.chosen, record.rejected)
         found = {item.kind for text in texts for item in finder.find(text)}
         kinds.update(found)

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from selfjudge.data.formats import Dropped
-from selfjudge.data.identity import folded, prompt_key, text_key
+from selfjudge.data.identity import answer_key, folded, prompt_key
 from selfjudge.records import Message, PreferenceRecord
 
 if TYPE_CHECKING:
@@ -45,12 +45,11 @@ def dropped_schema() -> pa.Schema:
 
 def record_row(record: PreferenceRecord, seed: int) -> dict[str, Any]:
     """Returns a record as a row of :func:`record_schema`."""
-    prompt = prompt_key(record.prompt)
     return {
         **record.model_dump(),
         "side": side(record, seed),
-        "prompt_key": _number(prompt),
-        "policy_key": _number(hashlib.sha256(prompt + text_key(record.chosen)).digest()),
+        "prompt_key": _number(prompt_key(record.prompt)),
+        "policy_key": _number(answer_key(record)),
     }
 
 

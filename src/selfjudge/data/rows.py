@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selfjudge.data.identity import first_of_each, prompt_key, text_key
+from selfjudge.data.identity import answer_key, first_of_each
 from selfjudge.errors import RowError
 from selfjudge.records import OVERALL, Message, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -199,7 +199,7 @@ def build_policy_rows(records: Sequence[PreferenceRecord], chat: ChatEncoder, ma
     For a run's rows see :mod:`selfjudge.data.encoded`.
     """
     whole = (record for record in records if record.principle == OVERALL)
-    distinct = list(first_of_each(whole, lambda record: prompt_key(record.prompt) + text_key(record.chosen)))
+    distinct = list(first_of_each(whole, answer_key))
     return _in_memory(policy_examples(distinct, chat, max_length))
 
 

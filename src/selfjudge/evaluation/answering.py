@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from selfjudge.data.eval_prompts import EvalPrompt, transcript
+from selfjudge.data.eval_prompts import EvalPrompt, dialogue_text
 from selfjudge.engines.base import Engine, Progress, SamplingParams
 from selfjudge.errors import DataError
 from selfjudge.judge import Judge
@@ -47,7 +47,7 @@ def answer(
         )
         for i, found in zip(asked, answers, strict=True):
             dialogues[i].append(Message(role="assistant", content=found.winner))
-    return [_text(d[len(p.prompt) :]) for d, p in zip(dialogues, prompts, strict=True)]
+    return [dialogue_text(d[len(p.prompt) :]) for d, p in zip(dialogues, prompts, strict=True)]
 
 
 def check_lengths(
@@ -71,8 +71,3 @@ def check_lengths(
                 f"Prompt {id_!r}: {what} can take {needed} tokens, the model takes {engine.max_length}: lower "
                 "--max-new-tokens or remove the prompt."
             )
-
-
-def _text(turns: Sequence[Message]) -> str:
-    first, *later = turns
-    return "\n\n".join([first.content, transcript(later)]) if later else first.content

@@ -7,8 +7,8 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict
 
-from selfjudge.core.statistics import Rate, proportion
-from selfjudge.evaluation.judging import JudgeSummary, summarise
+from selfjudge.core.statistics import Rate
+from selfjudge.evaluation.judging import JudgeSummary, prompt_rate, summarise
 from selfjudge.evaluation.own_style import Means, OwnStyle, own_style, own_style_rows
 from selfjudge.evaluation.page import Section
 from selfjudge.evaluation.probes import PROBES, Probe, Side
@@ -73,16 +73,20 @@ def audit(
 
 def _finding(judge: Judge, probe: Probe, decided: Sequence[tuple[Comparison, Side]], judging: Judging) -> Finding:
     edited = [(pair, probe.edit(pair, loser), loser) for pair, loser in decided]
-    tried = [(after, loser) for before, after, loser in edited if after != before and judge.fits(after)]
-    verdicts = judging([pair for pair, _ in tried]) if tried else []
-    turned = [pair for (pair, loser), v in zip(tried, verdicts, strict=True) if v.preferred == loser]
-    return Finding(what=probe.what, turned=proportion(len(turned), len(tried)), example=turned[0] if turned else None)
+    tried = [row for row in edited if row[0] != row[1] and judge.fits(row[1])]
+    verdicts = judging([after for _, after, _ in tried]) if tried else []
+    turned = [v.preferred == loser for (_, _, loser), v in zip(tried, verdicts, strict=True)]
+    example = next((after for (_, after, _), lost in zip(tried, turned, strict=True) if lost), None)
+    # By the prompts as they were: an edit can change them.
+    rate = prompt_rate([before for before, *_ in tried], list(map(float, turned)))
+    return Finding(what=probe.what, turned=rate, example=example)
 
 
 def rows(found: Audit) -> list[tuple[str, object]]:
     """Returns name and value for a table."""
     tried = [(name, f.turned if f.turned.n else "no pair to try it on") for name, f in found.findings.items()]
     return [
+        ("Pairs, prompts", f"{found.summary.pairs}, {found.summary.prompts}"),
         ("Both orders agree", found.summary.agreement),
         ("Prefers the response shown first", found.summary.first_shown_rate),
         ("Prefers the longer", found.summary.longer_share),
@@ -97,7 +101,7 @@ def sections(found: Audit) -> list[Section]:
     table += [(name, f.what, f.turned if f.turned.n else "–", f.turned.n) for name, f in found.findings.items()]
     examples = [[(f"{name}:", f.what), *_texts(f.example)] for name, f in found.findings.items() if f.example]
     return [
-        Section("Position and length", table=[("", ""), *rows(found)[:3]]),
+        Section("Position and length", table=[("", ""), *rows(found)[:4]]),
         Section("Edits that must not win", _TEXT, table),
         Section(
             "One example each, as edited", "The edited pair was won by the side that lost before.", examples=examples

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from selfjudge.core.paired import PairedComparison, compare_paired
 from selfjudge.core.verdict import winner_strength
 from selfjudge.data.judge_sets import JudgePair
-from selfjudge.evaluation.judging import JudgeSummary, agreement_score, summarise
+from selfjudge.evaluation.judging import JudgeSummary, agreement_score, prompts_of, summarise
 from selfjudge.evaluation.page import Section
 from selfjudge.evaluation.plots import reliability_chart
 from selfjudge.records import Comparison, Verdict
@@ -60,12 +60,12 @@ def paired_accuracy(
     comparisons: Sequence[Comparison], first: Sequence[Verdict], second: Sequence[Verdict]
 ) -> PairedComparison | None:
     """Returns the paired test of two judges' accuracy on the pairs labelled A or B; None without any."""
-    rows = [
-        (agreement_score(v.preferred, c.label), agreement_score(w.preferred, c.label))
-        for c, v, w in zip(comparisons, first, second, strict=True)
-        if c.label in ("A", "B")
-    ]
-    return compare_paired(*map(list, zip(*rows, strict=True))) if rows else None
+    rows = [row for row in zip(comparisons, first, second, strict=True) if row[0].label in ("A", "B")]
+    if not rows:
+        return None
+    of_first = [agreement_score(v.preferred, c.label) for c, v, _ in rows]
+    of_second = [agreement_score(w.preferred, c.label) for c, _, w in rows]
+    return compare_paired(of_first, of_second, prompts_of([c for c, *_ in rows]))
 
 
 def sections(judged: Judged, evaluation: JudgeEvaluation) -> list[Section]:
@@ -87,8 +87,8 @@ def sections(judged: Judged, evaluation: JudgeEvaluation) -> list[Section]:
 
 
 _PAIRS_TEXT = (
-    "Every rate has its 95 % interval. “The longer wins” is what a rule that sees the lengths alone gets on the same "
-    "pairs; a judge that knows more shows it where the shorter answer is the right one."
+    "Every rate has its 95 % interval, over prompts. “The longer wins” is what a rule that sees the lengths alone gets "
+    "on the same pairs; a judge that knows more shows it where the shorter answer is the right one."
 )
 
 
@@ -100,6 +100,7 @@ def paired_section(paired: PairedComparison) -> Section:
         ("Pairs on which the first does better", paired.first_better),
         ("Pairs on which the second does better", paired.second_better),
         ("p (exact McNemar test, two-sided)", f"{paired.p_value:.3g}"),
+        ("Pairs, prompts", f"{paired.difference.n}, {paired.groups}"),
     ]
     return Section("Both judges on the same pairs", table=rows)
 
@@ -107,11 +108,20 @@ def paired_section(paired: PairedComparison) -> Section:
 def subset_table(subsets: dict[str, JudgeSummary]) -> list[tuple[object, ...]]:
     """Returns head and one row for each subset."""
     rows: list[tuple[object, ...]] = [
-        ("subset", "pairs", "accuracy", "longer wins", "shorter is right", "orders agree", "prefers the first shown")
+        (
+            "subset",
+            "pairs",
+            "prompts",
+            "accuracy",
+            "longer wins",
+            "shorter is right",
+            "orders agree",
+            "prefers the first shown",
+        )
     ]
     for name, s in subsets.items():
         rated = [rate or "–" for rate in (s.accuracy, s.longer_wins, s.shorter_right)]
-        rows.append((name, s.pairs, *rated, s.agreement, s.first_shown_rate))
+        rows.append((name, s.pairs, s.prompts, *rated, s.agreement, s.first_shown_rate))
     return rows
 
 

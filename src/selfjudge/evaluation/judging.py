@@ -14,18 +14,19 @@ from selfjudge.core.statistics import (
     Rate,
     ReliabilityBin,
     brier_score,
+    clustered_rate,
     expected_calibration_error,
-    mean_rate,
-    proportion,
     reliability,
 )
 from selfjudge.core.verdict import agreement_score, first_shown_rate, winner_strength
+from selfjudge.data.identity import prompt_key
 from selfjudge.records import Comparison, Preferred, Verdict
 
 
 class JudgeSummary(BaseModel):
     """Rates over pairs, each with its 95 % interval.
 
+    ``prompts``: how many prompts the pairs are of. The intervals are over prompts, as pairs of one are not independent.
     ``accuracy`` and ``longer_wins`` are over the pairs labelled A or B (a tie verdict, or equal length, counts one
     half); None without labels. ``calibration_error`` is the ECE of the winner's strength,
     ``reliability`` its diagram; a tie verdict has a strength of one half and counts one half there too.
@@ -38,6 +39,7 @@ class JudgeSummary(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     pairs: int
+    prompts: int
     labelled: int
     accuracy: Rate | None
     longer_wins: Rate | None
@@ -55,7 +57,7 @@ class JudgeSummary(BaseModel):
 
     def rows(self) -> list[tuple[str, object]]:
         """Returns name and value for a table."""
-        rows: list[tuple[str, object]] = [("Pairs", self.pairs)]
+        rows: list[tuple[str, object]] = [("Pairs", self.pairs), ("Prompts", self.prompts)]
         if self.accuracy and self.longer_wins:
             rows += [
                 ("Labelled A or B", self.labelled),
@@ -87,12 +89,14 @@ def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
     bins = reliability(
         [winner_strength(v.preferred, v.strength) for _, v in labelled],
         [agreement_score(v.preferred, c.label) for c, v in labelled],
+        prompts_of([c for c, _ in labelled]),
     )
     return JudgeSummary(
         pairs=len(pairs),
+        prompts=len(set(prompts_of(comparisons))),
         labelled=len(labelled),
         accuracy=_accuracy(labelled),
-        longer_wins=mean_rate([agreement_score(longer(c), c.label) for c, _ in labelled]) if labelled else None,
+        longer_wins=_rate([(c, agreement_score(longer(c), c.label)) for c, _ in labelled]) if labelled else None,
         shorter_right=_accuracy(short),
         calibration_error=expected_calibration_error(bins) if labelled else None,
         brier=brier_score([v.strength for _, v in labelled], [c.label == "A" for c, _ in labelled])
@@ -100,22 +104,37 @@ def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
         else None,
         reliability=tuple(bins),
         kappa=_kappa(rated),
-        agreement=proportion(sum(v.agree for v in verdicts), len(pairs)),
-        first_shown_rate=mean_rate([first_shown_rate(v) for v in verdicts]),
-        a_share=mean_rate([agreement_score(v.preferred, "A") for v in verdicts]),
-        longer_share=mean_rate([agreement_score(v.preferred, longer(c)) for c, v in unequal]),
+        agreement=_rate([(c, float(v.agree)) for c, v in pairs]),
+        first_shown_rate=_rate([(c, first_shown_rate(v)) for c, v in pairs]),
+        a_share=_rate([(c, agreement_score(v.preferred, "A")) for c, v in pairs]),
+        longer_share=_rate([(c, agreement_score(v.preferred, longer(c))) for c, v in unequal]),
         ties=sum(v.preferred == "tie" for v in verdicts),
         label_mass=fmean(v.label_mass for v in verdicts),
     )
 
 
 def _accuracy(labelled: Sequence[tuple[Comparison, Verdict]]) -> Rate | None:
-    return mean_rate([agreement_score(v.preferred, c.label) for c, v in labelled]) if labelled else None
+    return _rate([(c, agreement_score(v.preferred, c.label)) for c, v in labelled]) if labelled else None
+
+
+def _rate(scored: Sequence[tuple[Comparison, float]]) -> Rate:
+    return prompt_rate([c for c, _ in scored], [score for _, score in scored])
+
+
+def prompt_rate(comparisons: Sequence[Comparison], scores: Sequence[float]) -> Rate:
+    """Returns the mean of one score in 0..1 for each pair, with its interval over prompts."""
+    return clustered_rate(scores, prompts_of(comparisons))
+
+
+def prompts_of(comparisons: Sequence[Comparison]) -> list[bytes]:
+    """Returns the key of each pair's prompt: equal for prompts that read the same."""
+    return [prompt_key(c.prompt) for c in comparisons]
 
 
 def _kappa(rated: Sequence[tuple[Comparison, Verdict]]) -> Estimate | None:
     """Cohen's kappa, or None where it is not defined."""
-    kappa = cohen_kappa([v.preferred for _, v in rated], [str(c.label) for c, _ in rated])
+    prompts = prompts_of([c for c, _ in rated])
+    kappa = cohen_kappa([v.preferred for _, v in rated], [str(c.label) for c, _ in rated], prompts)
     return None if isnan(kappa.value) else kappa
 
 

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from selfjudge.baselines.pairs import response_ids
 from selfjudge.core.paired import PairedComparison, compare_paired
-from selfjudge.core.statistics import Estimate, Rate, mean_rate, rate_difference
+from selfjudge.core.statistics import Estimate, Rate, clustered_rate, rate_difference
 from selfjudge.core.verdict import agreement_score
+from selfjudge.evaluation.judging import prompt_rate, prompts_of
 from selfjudge.records import Comparison, Preferred, Verdict
 from selfjudge.templates.chat import ChatEncoder
 
@@ -66,23 +67,24 @@ def own_style(pairs: Sequence[Comparison], verdicts: Sequence[Verdict], means: M
     if not known:
         return None
     labelled = [(pair, verdict, side) for pair, verdict, side in known if pair.label in ("A", "B")]
+    prompts = prompts_of([pair for pair, *_ in labelled])
     by_judge = [agreement_score(verdict.preferred, side) for _, verdict, side in labelled]
     by_labels = [agreement_score(str(pair.label), side) for pair, _, side in labelled]
     right = {
-        on: [
-            agreement_score(verdict.preferred, pair.label)
-            for pair, verdict, side in labelled
-            if (pair.label == side) == on
-        ]
-        for on in (True, False)
+        on: [(pair, verdict) for pair, verdict, side in labelled if (pair.label == side) == on] for on in (True, False)
     }
-    on_familiar, on_other = mean_rate(right[True]), mean_rate(right[False])
+    on_familiar, on_other = (
+        prompt_rate([pair for pair, _ in rows], [agreement_score(v.preferred, pair.label) for pair, v in rows])
+        for rows in (right[True], right[False])
+    )
     fallen = [pair for pair, verdict, side in known if verdict.preferred == side]
     against = [pair for pair, verdict, side in labelled if verdict.preferred == side != pair.label]
     return OwnStyle(
-        judge=mean_rate([agreement_score(verdict.preferred, side) for _, verdict, side in known]),
-        labels=mean_rate(by_labels) if labelled else None,
-        paired=compare_paired(by_judge, by_labels) if labelled else None,
+        judge=prompt_rate(
+            [pair for pair, *_ in known], [agreement_score(verdict.preferred, side) for _, verdict, side in known]
+        ),
+        labels=clustered_rate(by_labels, prompts) if labelled else None,
+        paired=compare_paired(by_judge, by_labels, prompts) if labelled else None,
         right_on_familiar=on_familiar if labelled else None,
         right_on_other=on_other if labelled else None,
         bias=rate_difference(on_familiar, on_other) if labelled else None,

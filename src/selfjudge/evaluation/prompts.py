@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from selfjudge.data.eval_prompts import EvalPrompt, load_eval_prompts
+from selfjudge.data.identity import prompt_key
 from selfjudge.judge import as_messages
 from selfjudge.recipes.section import BUILTIN_WORLD
 from selfjudge.world.grammar import Split, parse, task_of
@@ -24,5 +25,7 @@ def fresh_or_read(source: str, limit: int | None, seed: int, split: Split = "res
 
 
 def task_of_prompt(source: str, prompt: EvalPrompt) -> str:
-    """Returns what a prompt shares with others: its task in the small world; a prompt of a file stands alone."""
-    return task_of(parse(prompt.prompt[-1].content)) if source == BUILTIN_WORLD else prompt.id
+    """Returns what a prompt shares with others: its task in the small world; a prompt of a file its text alone."""
+    if source == BUILTIN_WORLD:
+        return task_of(parse(prompt.prompt[-1].content))
+    return prompt_key(prompt.prompt).hex()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from selfjudge.baselines.scorer import RewardScorer, load_scorer, score_candidat
 from selfjudge.core.verdict import agreement_score
 from selfjudge.data.candidates import Candidates
 from selfjudge.data.eval_prompts import EvalPrompt
+from selfjudge.data.identity import prompt_key
 from selfjudge.data.io import atomic_writer, read_jsonl
 from selfjudge.data.load import prepare_data
 from selfjudge.engines.base import SamplingParams
@@ -211,21 +212,26 @@ def judge_pairs(cell: Cell, recipe: Recipe) -> Judged:
     if cell.method == "reward-model":
         scorer = load_scorer(cell.folder / "run", **batching(recipe))
         right = _rewarded_right(scorer, pairs)
-        return Judged([(tasks.get(c.id, c.id), r) for c, r in zip(pairs, right, strict=True)], {})
+        return Judged([(_task(tasks, c), r) for c, r in zip(pairs, right, strict=True)], {})
     judge = judge_of(engine_of(cell.folder / "run", recipe), recipe)
     pairs = [c for c in pairs if judge.fits(c)]
     verdicts = judge.judge(pairs)
     right = [agreement_score(v.preferred, c.label) for c, v in zip(pairs, verdicts, strict=True)]
-    judged = [(tasks.get(c.id, c.id), r) for c, r in zip(pairs, right, strict=True)]
+    judged = [(_task(tasks, c), r) for c, r in zip(pairs, right, strict=True)]
     return Judged(judged, summarise(pairs, verdicts).model_dump(mode="json"))
 
 
-def _tasks(cell: Cell, recipe: Recipe) -> dict[str, str]:
-    """Returns the task of each prompt by its id; held-out pairs stand alone."""
+def _task(tasks: Mapping[bytes, str], pair: Comparison) -> str:
+    key = prompt_key(pair.prompt)
+    return tasks.get(key, key.hex())
+
+
+def _tasks(cell: Cell, recipe: Recipe) -> dict[bytes, str]:
+    """Returns the task of each prompt by its key; of held-out pairs each prompt is a task of its own."""
     study = study_of(recipe)
     if recipe.data.held_out > 0:
         return {}
-    return {prompt.id: task_of_prompt(study.prompts, prompt) for prompt in prompts_of(study, cell)}
+    return {prompt_key(prompt.prompt): task_of_prompt(study.prompts, prompt) for prompt in prompts_of(study, cell)}
 
 
 def _rewarded_right(scorer: RewardScorer, pairs: Sequence[Comparison]) -> list[float]:

@@ -17,8 +17,9 @@ from typing import Any
 
 from accelerate.utils.memory import clear_device_cache
 
-from selfjudge.core.statistics import Rate, mean_rate, proportion
+from selfjudge.core.statistics import Rate, clustered_rate
 from selfjudge.core.verdict import agreement_score
+from selfjudge.data.identity import prompt_key
 from selfjudge.data.store import Cache
 from selfjudge.engines.save import save_model
 from selfjudge.recipes.schema import Recipe
@@ -89,9 +90,8 @@ def _outcome(recipe: Recipe, before: Judged | None, now: Judged | None) -> dict[
     if before is None or now is None:
         return {"judge": None, "accepted": True}
     agreement = same_verdicts(before, now)
-    accuracy = mean_rate(
-        [agreement_score(v.preferred, c.label) for c, v in zip(now.comparisons, now.verdicts, strict=True)]
-    )
+    scores = [agreement_score(v.preferred, c.label) for c, v in zip(now.comparisons, now.verdicts, strict=True)]
+    accuracy = clustered_rate(scores, _prompts(now))
     least = recipe.self_training.stop.min_judge_agreement
     measured = {"accuracy": accuracy.model_dump(), "former_agreement": agreement.model_dump()}
     return {"judge": measured, "accepted": least is None or agreement.rate >= least}
@@ -100,7 +100,11 @@ def _outcome(recipe: Recipe, before: Judged | None, now: Judged | None) -> dict[
 def same_verdicts(before: Judged, now: Judged) -> Rate:
     """Returns the share of pairs on which two judges prefer the same response, or both see a tie."""
     pairs = list(zip(before.verdicts, now.verdicts, strict=True))
-    return proportion(sum(a.preferred == b.preferred for a, b in pairs), len(pairs))
+    return clustered_rate([float(a.preferred == b.preferred) for a, b in pairs], _prompts(now))
+
+
+def _prompts(judged: Judged) -> list[bytes]:
+    return [prompt_key(c.prompt) for c in judged.comparisons]
 
 
 def _finished(recipe: Recipe, output_dir: Path, start: str, rounds: list[RunFolder]) -> RunFolder:
