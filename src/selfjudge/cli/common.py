@@ -93,6 +93,11 @@ def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str | Path | None]) 
             raise RunError(f"{output} would be written twice: give each output a name of its own.")
 
 
+def files_of(*names: str | Path | None) -> list[str | Path]:
+    """Returns those of some names, of models and the like, that are files."""
+    return [name for name in names if name is not None and Path(name).is_file()]
+
+
 def _is_input(output: Path, source: Path) -> bool:
     within = source.is_dir() and output.exists() and source.resolve() in output.resolve().parents
     return within or _same_file(output, source)

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
@@ -25,12 +24,14 @@ from selfjudge.cli.common import (
     ThinkingOption,
     TokenBudgetOption,
     dtype_name,
+    files_of,
     load,
     quiet,
 )
 
 if TYPE_CHECKING:
     from datetime import date
+    from pathlib import Path
 
     from selfjudge.engines.base import Engine
     from selfjudge.judge import Judge
@@ -74,9 +75,9 @@ class EngineOptions:
     served_model: ServedModelOption = None
     thinking: ThinkingOption = "off"
 
-    def files(self, model: str) -> list[str]:
-        """Returns the files among the model and what the options name, which no output may replace."""
-        return [name for name in (model, self.chat_template) if name and Path(name).is_file()]
+    def files(self, model: str) -> list[str | Path]:
+        """Returns the files among ``model`` and what the options name, which no output may replace."""
+        return files_of(model, self.chat_template)
 
     def open(self, model: str, today: date | None = None) -> OpenedEngine:
         """Opens ``model`` as the options say; ``today``: the date that its chat template writes, if not that of today.

@@ -20,6 +20,7 @@ from selfjudge.cli.common import (
     ThinkingOption,
     TokenBudgetOption,
     check_outputs,
+    files_of,
     print_table,
     progress_bar,
     write_json,
@@ -81,7 +82,8 @@ def winrate(
 
     A system is a model, sampled independently, or a file (prompt or instruction; output, winner, answer or response).
     """
-    check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
+    inputs = files_of(a, b, prompts, difficulty, chat_template)
+    check_outputs(json_, report, *_output_files(output), overwrite=overwrite, inputs=inputs)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
     difficulties = _difficulties(difficulty, asked)
     options = EngineOptions(
