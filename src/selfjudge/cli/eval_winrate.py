@@ -89,8 +89,7 @@ def winrate(
     options = EngineOptions(
         chat_template=chat_template, dtype=dtype, device=device, token_budget=token_budget, batch_size=batch_size
     )
-    own = uses_own_judge(evaluator, a, b)
-    if own:
+    if own := uses_own_judge(evaluator, a, b):
         warn_of_own_judge(evaluator)
 
     from selfjudge.data.eval_prompts import write_alpaca_outputs
