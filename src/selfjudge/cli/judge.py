@@ -54,6 +54,7 @@ def judge(
     began = beginning(outputs, [input, *options.files(model)], overwrite=overwrite, resume=resume)
     comparisons = load_comparisons(input)
     opened = options.open(model, began)
+    start = time.perf_counter()
     the_judge = opened.judge(opened.engine)
     check = partial(_check_rationales, the_judge, tokens=rationale_tokens) if rationale_tokens else None
     packed = PackedQuestions(the_judge, comparisons, check)
@@ -64,7 +65,6 @@ def judge(
         "--rationale-tokens": rationale_tokens,
         "--dump-prompts": str(dump_prompts.resolve()) if dump_prompts else None,
     }
-    start = time.perf_counter()
     with resumable(outputs, settings, len(comparisons), overwrite=overwrite, began=began) as out:
         before = out.rows
         todo = batches(packed.tokens, opened, before)
