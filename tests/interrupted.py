@@ -34,26 +34,36 @@ class Moment:
     signal: int = signal.SIGKILL
 
 
-def start(arguments: list[str], moment: Moment | None = None, counts: Path | None = None) -> BaseProcess:
-    """Starts a command; ``counts`` gets how many operations each phase had."""
-    process = _processes.Process(target=_run, args=(arguments, moment, counts))
+def start(
+    arguments: list[str], moment: Moment | None = None, counts: Path | None = None, batch_rows: int | None = None
+) -> BaseProcess:
+    """Starts a command; ``counts`` gets how many operations each phase had.
+
+    ``batch_rows``: rows that `judge` and `sample` write together, in place of thousands.
+    """
+    process = _processes.Process(target=_run, args=(arguments, moment, counts, batch_rows))
     process.start()
     return process
 
 
-def finish(arguments: list[str], moment: Moment | None = None, counts: Path | None = None) -> int | None:
-    """Runs a command to its end and returns its exit code, negative for a signal that killed it."""
-    process = start(arguments, moment, counts)
+def finish(
+    arguments: list[str], moment: Moment | None = None, counts: Path | None = None, batch_rows: int | None = None
+) -> int | None:
+    """Runs a command as :func:`start`, and returns its exit code, negative for a signal that killed it."""
+    process = start(arguments, moment, counts, batch_rows)
     process.join(300)
     assert process.exitcode is not None, "the command hangs"
     return process.exitcode
 
 
-def _run(arguments: list[str], moment: Moment | None, counts: Path | None) -> None:
+def _run(arguments: list[str], moment: Moment | None, counts: Path | None, batch_rows: int | None) -> None:
     import torch
+
+    from selfjudge.cli import resuming
 
     torch.set_num_threads(1)
     done = _watch(moment)
+    resuming.BATCH_ROWS = batch_rows or resuming.BATCH_ROWS
     sys.argv = ["selfjudge", *arguments]
     from selfjudge.cli.main import main
 

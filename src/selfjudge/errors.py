@@ -67,7 +67,7 @@ class ElsewhereError(SelfJudgeError):
 
 
 class Interruption(SelfJudgeError):
-    """A training that a signal ended, after a checkpoint. ``signal`` is its number."""
+    """A command that a signal ended, and that can go on from a checkpoint or a file. ``signal`` is its number."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

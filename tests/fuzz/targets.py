@@ -9,42 +9,34 @@ import gzip
 import json
 import math
 import random
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import server_requests
+from data_readers import cells, check_cells, check_raw, folder, load, raw_files
 from frames import check_frame, encoders
 from hostile_texts import TOKENIZERS, texts
 from hypothesis import strategies as st
 
 from selfjudge.core.bracket import BracketState, placing, tie_winner
 from selfjudge.core.verdict import combine, mirrored, principle_verdict
-from selfjudge.data.candidates import load_candidates
-from selfjudge.data.eval_prompts import load_eval_prompts
 from selfjudge.data.formats.messages import Reject
 from selfjudge.data.formats.rendered import read_transcript
-from selfjudge.data.judge_sets import load_judge_set
-from selfjudge.data.prompts import load_comparisons, load_prompts
-from selfjudge.data.sources import load_preferences, write_records
 from selfjudge.engines.openai_connection import ServerConnection
 from selfjudge.engines.openai_server import OpenAIEngine
 from selfjudge.engines.safe_files import check_weights
 from selfjudge.errors import SelfJudgeError
 from selfjudge.recipes.load import SHIPPED as RECIPES
 from selfjudge.recipes.load import changed, dump_recipe, load_recipe, shipped_recipes
-from selfjudge.records import LabelProbabilities, Match, OrderProbabilities, PreferenceRecord, Verdict
+from selfjudge.records import LabelProbabilities, Match, OrderProbabilities, Verdict
 from selfjudge.serving.gate import read_key_hashes
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.template import SETS, parse_template
-
-LOADERS = (load_preferences, load_comparisons, load_prompts, load_candidates, load_judge_set, load_eval_prompts)
 
 _half = st.sampled_from(["\ud800", "\udfff"])  # halves of characters, as JSON's escapes can have them
 _any_text = st.one_of(texts, st.text(max_size=8), _half)
@@ -113,39 +105,16 @@ _rows = st.sampled_from(_SHAPES).flatmap(
 )
 
 
-@cache
-def folder() -> Path:
-    """One folder for all files of this process."""
-    made = tempfile.TemporaryDirectory(prefix="selfjudge-fuzz-")
-    _keep.append(made)
-    return Path(made.name)
-
-
-_keep: list[Any] = []
-
-
-def _load(path: Path, split: str = "train") -> None:
-    for load in LOADERS:
-        with suppress(SelfJudgeError):
-            found = load(path)
-            if load is load_preferences:
-                for record in found.records:
-                    assert PreferenceRecord.model_validate_json(record.model_dump_json()) == record
-                written = folder() / "written.jsonl"
-                write_records(found.records, written, overwrite=True)
-                assert load_preferences(written).fingerprint == found.fingerprint
-
-
 def check_rows(rows: list[Any]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder() / "rows.jsonl").write_text(text)
     (folder() / "rows.json").write_text(json.dumps(rows))
-    _load(folder() / "rows.jsonl")
-    _load(folder() / "rows.json")
+    load(folder() / "rows.jsonl")
+    load(folder() / "rows.json")
     parquet = folder() / "rows.parquet"
     with suppress(pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError):
         pq.write_table(pa.Table.from_pylist([row for row in rows if isinstance(row, dict)]), parquet)
-        _load(parquet)
+        load(parquet)
 
 
 @st.composite
@@ -170,7 +139,7 @@ def _files(draw: st.DrawFn) -> tuple[str, bytes]:
 def check_file(file: tuple[str, bytes]) -> None:
     name, content = file
     (folder() / name).write_bytes(content)
-    _load(folder() / name)
+    load(folder() / name)
 
 
 def check_prompt(case: tuple[str, str, str, str, str]) -> None:
@@ -365,6 +334,8 @@ class Target:
 TARGETS = {
     "rows of data": Target(_rows, check_rows),
     "files of data": Target(_files(), check_file),
+    "raw files of data": Target(raw_files(_any_text), check_raw),
+    "cells of data": Target(cells(_values, _any_text), check_cells),
     "HH transcripts": Target(_transcript, check_transcript),
     "judgment prompts": Target(_prompts, check_prompt),
     "verdicts": Target(st.lists(_orders, min_size=1, max_size=4), check_verdict),

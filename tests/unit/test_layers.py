@@ -16,7 +16,7 @@ PACKAGE = Path(selfjudge.__file__).parent
 # Imports point from left to right only.
 LAYERS = (
     *("cli", "serving", "client", "study", "evaluation", "benchmarks", "baselines", "training", "sampler"),
-    *("tournament", "judge", "engines", "data"),
+    *("tournament", "packed_questions", "judge", "engines", "data"),
     *("world", "templates", "recipes", "core", "replies", "records", "errors"),
 )
 # Functions that are longer than 50 lines, as module.function, each with a reason to be.

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfjudge.cli.common import DeviceOption, DtypeOption, TemplatesOption, check_outputs, dtype_name, print_table
+from selfjudge.cli.common import (
+    DeviceOption,
+    DtypeOption,
+    TemplatesOption,
+    check_outputs,
+    dtype_name,
+    files_of,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from selfjudge.benchmarks.task import Settings
@@ -65,7 +73,7 @@ def bench(
     large copy could read the weights. With --against published both sides take turns and the ratio is the median. The
     task scaling plays tournaments with four times the candidates in turn: 63 matches to 15 by default, a ratio of 4.2.
     """
-    check_outputs(json_, overwrite=overwrite)
+    check_outputs(json_, overwrite=overwrite, inputs=files_of(model, input))
     if against not in (None, "published"):
         raise typer.BadParameter(f"{against!r} is not 'published'.", param_hint="--against")
     amounts = {"candidates": candidates, "new_tokens": new_tokens, "train_batch": train_batch}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +14,8 @@ import typer
 from selfjudge.errors import RunError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from pydantic import BaseModel
 
     from selfjudge.engines.load import DtypeName, LoadedModel
@@ -60,11 +64,50 @@ ReportOption = Annotated[Path | None, typer.Option(help="Write one self-containe
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 
 
-def check_outputs(*paths: Path | None, overwrite: bool) -> None:
-    """Raises RunError if an output file is there already; called before any long work."""
-    for path in paths:
-        if path is not None and path.exists() and not overwrite:
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""What no other attempt to write would help against."""
+
+
+def check_outputs(*paths: Path | None, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raises RunError if an output file is there already, or as :func:`refuse_inputs`; called before any long work."""
+    outputs = [path for path in paths if path is not None]
+    refuse_inputs(outputs, inputs)
+    for path in outputs:
+        if path.exists() and not overwrite:
             raise RunError(f"{path} is already there: choose another name, or add --overwrite.")
+
+
+def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str | Path | None]) -> None:
+    """Raises RunError if an output is one of the inputs, another output, or a folder.
+
+    Two names of one file, as a link and its target, count as one. ``inputs`` may have names of the Hub and of models,
+    which are no files. Where an input is a folder, every file in it is an input.
+    """
+    sources = [Path(source) for source in inputs if source is not None]
+    for i, output in enumerate(outputs):
+        if output.is_dir():
+            raise RunError(f"{output} is a folder: name a file to write.")
+        if any(_is_input(output, source) for source in sources):
+            raise RunError(f"{output} is one of the inputs: choose another name for the output.")
+        if any(_same_file(output, other) for other in outputs[:i]):
+            raise RunError(f"{output} would be written twice: give each output a name of its own.")
+
+
+def files_of(*names: str | Path | None) -> list[str | Path]:
+    """Returns those of some names, of models and the like, that are files."""
+    return [name for name in names if name is not None and Path(name).is_file()]
+
+
+def _is_input(output: Path, source: Path) -> bool:
+    within = source.is_dir() and output.exists() and source.resolve() in output.resolve().parents
+    return within or _same_file(output, source)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return one.resolve() == other.resolve()
 
 
 def write_json(path: Path, what: dict[str, Any], figures: BaseModel) -> None:
@@ -88,6 +131,7 @@ def load(
     chat_template: str | None,
     device: str | None,
     thinking: Thinking = "off",
+    today: date | None = None,
 ) -> LoadedModel:
     """Loads a model for the command line, quietly."""
     from selfjudge.engines.load import load_model
@@ -100,6 +144,7 @@ def load(
         chat_template=chat_template,
         device=device,
         thinking=thinking,
+        today=today,
     )
 
 
@@ -124,6 +169,13 @@ def quiet() -> None:
 @contextmanager
 def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the number of items just finished; ``total`` None: not known before the end."""
+    with progress_bars({description: total}) as (advance,):
+        yield advance
+
+
+@contextmanager
+def progress_bars(totals: Mapping[str, int | None]) -> Iterator[list[Callable[[int], None]]]:
+    """Yields the function of :func:`progress_bar` for each of several bars, description → total."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -142,8 +194,8 @@ def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int]
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda n: progress.advance(task, n)
+        tasks = [progress.add_task(description, total=total) for description, total in totals.items()]
+        yield [partial(progress.advance, task) for task in tasks]
 
 
 def print_table(rows: Iterable[tuple[str, object]], title: str | None = None) -> None:

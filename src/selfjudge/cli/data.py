@@ -102,7 +102,7 @@ def prepare(
     """Write a source as canonical preference records, which any recipe takes as a source."""
     from selfjudge.data.sources import write_records
 
-    check_outputs(output, overwrite=overwrite)
+    check_outputs(output, overwrite=overwrite, inputs=[source])
     loaded = _load(source, format, columns, subset, split, limit, tie_rule, pairs, seed)
     written = write_records(loaded.records, output, overwrite)
     rows: list[tuple[str, object]] = [("Format", loaded.format), ("Rows read", loaded.rows), ("Records", written)]
@@ -134,7 +134,7 @@ def anonymize(
     from selfjudge.data.anonymize import anonymize_file
     from selfjudge.data.personal import Finder, installed_names
 
-    check_outputs(output, json_, overwrite=overwrite)
+    check_outputs(output, json_, overwrite=overwrite, inputs=[source])
     finder = Finder(installed_names() if names is None else None if names == "none" else names)
     with progress_bar("Anonymizing", None) as advance:
         report = anonymize_file(

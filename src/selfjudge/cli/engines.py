@@ -24,11 +24,15 @@ from selfjudge.cli.common import (
     ThinkingOption,
     TokenBudgetOption,
     dtype_name,
+    files_of,
     load,
     quiet,
 )
 
 if TYPE_CHECKING:
+    from datetime import date
+    from pathlib import Path
+
     from selfjudge.engines.base import Engine
     from selfjudge.judge import Judge
     from selfjudge.templates.chat import ChatEncoder
@@ -71,8 +75,12 @@ class EngineOptions:
     served_model: ServedModelOption = None
     thinking: ThinkingOption = "off"
 
-    def open(self, model: str) -> OpenedEngine:
-        """Opens ``model`` as the options say.
+    def files(self, model: str) -> list[str | Path]:
+        """Returns the files among ``model`` and what the options name, which no output may replace."""
+        return files_of(model, self.chat_template)
+
+    def open(self, model: str, today: date | None = None) -> OpenedEngine:
+        """Opens ``model`` as the options say; ``today``: the date that its chat template writes, if not that of today.
 
         Raises:
             typer.BadParameter: for options that exclude each other.
@@ -81,14 +89,14 @@ class EngineOptions:
         if self.server is not None:
             if self.adapter is not None:
                 raise _unusable("--adapter", "not with --server: serve the adapter, and name it by --served-model.")
-            return _served(model, self, self.server)
+            return _served(model, self, self.server, today)
         if self.served_model is not None:
             raise _unusable("--served-model", "only with --server.")
         if self.engine == "vllm":
-            return _vllm(model, self)
+            return _vllm(model, self, today)
         if self.engine != "transformers":
             raise _unusable("--engine", f"{self.engine!r} is not one of transformers, vllm.")
-        loaded = load(model, self.adapter, self.dtype, self.chat_template, self.device, self.thinking)
+        loaded = load(model, self.adapter, self.dtype, self.chat_template, self.device, self.thinking, today)
 
         from selfjudge.engines.hf import TransformersEngine
 
@@ -125,7 +133,7 @@ def with_engine_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _vllm(model: str, options: EngineOptions) -> OpenedEngine:
+def _vllm(model: str, options: EngineOptions, today: date | None) -> OpenedEngine:
     from peft import PeftConfig
 
     from selfjudge.engines.load import adapter_folder, load_tokenizer, model_templates
@@ -133,7 +141,7 @@ def _vllm(model: str, options: EngineOptions) -> OpenedEngine:
 
     quiet()
     adapter = options.adapter
-    chat = load_tokenizer(model, options.chat_template, thinking=options.thinking)
+    chat = load_tokenizer(model, options.chat_template, thinking=options.thinking, today=today)
     rank = PeftConfig.from_pretrained(str(adapter_folder(adapter))).r if adapter else None
     core = VllmCore(model, lora_rank=rank, dtype=dtype_name(options.dtype))
     atexit.register(core.close)
@@ -143,7 +151,7 @@ def _vllm(model: str, options: EngineOptions) -> OpenedEngine:
     return OpenedEngine(policy, base, chat, options.template or model_templates(model))
 
 
-def _served(model: str, options: EngineOptions, server: str) -> OpenedEngine:
+def _served(model: str, options: EngineOptions, server: str, today: date | None) -> OpenedEngine:
     from selfjudge.engines.load import model_templates
     from selfjudge.engines.openai_server import open_served
 
@@ -154,6 +162,7 @@ def _served(model: str, options: EngineOptions, server: str) -> OpenedEngine:
         served_model=options.served_model,
         chat_template=options.chat_template,
         thinking=options.thinking,
+        today=today,
     )
     return OpenedEngine(engine, engine, engine.chat, options.template or model_templates(model))
 

@@ -37,7 +37,7 @@ def audit(
     options: EngineOptions,
 ) -> None:
     """Find out what a judge falls for: position, length, Markdown, names, hijack attempts, its own style."""
-    check_outputs(json_, report, overwrite=overwrite)
+    check_outputs(json_, report, overwrite=overwrite, inputs=[input, *options.files(model)])
 
     from selfjudge.data.judge_sets import load_judge_set
     from selfjudge.errors import DataError

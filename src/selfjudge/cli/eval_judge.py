@@ -44,7 +44,7 @@ def judge(
     Takes judge files, RewardBench-style files (prompt, chosen, rejected, subset) and JudgeBench's own. With --against
     two models judge the same pairs and are compared by a paired test.
     """
-    check_outputs(json_, report, overwrite=overwrite)
+    check_outputs(json_, report, overwrite=overwrite, inputs=[*input, *options.files(model)])
     if against is not None and (options.server is not None or options.engine != "transformers"):
         raise typer.BadParameter("only with the engine transformers, not with --server.", param_hint="--against")
 

@@ -21,6 +21,7 @@ from selfjudge.cli.common import (
     ThinkingOption,
     TokenBudgetOption,
     check_outputs,
+    files_of,
     print_table,
     write_json,
 )
@@ -72,7 +73,8 @@ def ranking(
     """Rank systems on the same prompts, sampled independently: Bradley-Terry scores, and each one's win rates."""
     systems = _systems(system)
     files = {name: output / f"{name}.json" for name in systems} if output else {}
-    check_outputs(json_, report, *files.values(), overwrite=overwrite)
+    inputs = files_of(*systems.values(), prompts, chat_template)
+    check_outputs(json_, report, *files.values(), overwrite=overwrite, inputs=inputs)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
 
     from selfjudge.core.ranking import load_evalica

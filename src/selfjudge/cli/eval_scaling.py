@@ -66,7 +66,7 @@ def scaling(
     The sampling options are for builtin:world only. With --adapter the adapted model is sampled and the model without
     it judges.
     """
-    check_outputs(json_, report, overwrite=overwrite)
+    check_outputs(json_, report, overwrite=overwrite, inputs=[input, *options.files(model)])
     ns = _numbers(n)
 
     from selfjudge.data.candidates import load_candidates

@@ -20,6 +20,7 @@ from selfjudge.cli.common import (
     ThinkingOption,
     TokenBudgetOption,
     check_outputs,
+    files_of,
     print_table,
     progress_bar,
     write_json,
@@ -81,14 +82,14 @@ def winrate(
 
     A system is a model, sampled independently, or a file of answers (ours, AlpacaEval's, FastChat's, Arena-Hard's).
     """
-    check_outputs(json_, report, *_output_files(output), overwrite=overwrite)
+    inputs = files_of(a, b, prompts, difficulty, chat_template)
+    check_outputs(json_, report, *_output_files(output), overwrite=overwrite, inputs=inputs)
     asked = checked_prompts(prompts, limit, seed, evaluator, evaluator_server)
     difficulties = _difficulties(difficulty, asked)
     options = EngineOptions(
         chat_template=chat_template, dtype=dtype, device=device, token_budget=token_budget, batch_size=batch_size
     )
-    own = uses_own_judge(evaluator, a, b)
-    if own:
+    if own := uses_own_judge(evaluator, a, b):
         warn_of_own_judge(evaluator)
 
     from selfjudge.data.eval_answers import write_alpaca_outputs

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfjudge.cli.common import (
-    ModelOption,
-    OverwriteOption,
-    check_outputs,
-    print_table,
-    progress_bar,
-)
+from selfjudge.cli.common import ModelOption, OverwriteOption, print_table, progress_bars
 from selfjudge.cli.engines import EngineOptions, with_engine_options
+from selfjudge.cli.resuming import ResumeOption, batches, beginning, digest_of, model_settings, resumable
 from selfjudge.errors import DataError, TemplateError
 
 if TYPE_CHECKING:
+    from selfjudge.data.partial import PartialOutput
     from selfjudge.judge import Judge, Question
+    from selfjudge.packed_questions import PackedQuestions
     from selfjudge.records import Comparison, Verdict
 
 
@@ -38,6 +36,7 @@ def judge(
     output: Annotated[Path, typer.Option(help="Verdicts, one JSON line per pair.")],
     dump_prompts: Annotated[Path | None, typer.Option(help="Write the exact token ids of every judgment.")] = None,
     rationale_tokens: RationaleOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     options: EngineOptions,
 ) -> None:
@@ -47,29 +46,54 @@ def judge(
     label_mass (probability on the two labels) and p, the four probabilities: order (AB shows response_a first) →
     label. With --adapter the adapted model judges. With --rationale-tokens also rationales: principle → text.
     """
-    from selfjudge.data.io import write_jsonl
     from selfjudge.data.prompts import load_comparisons
-    from selfjudge.evaluation.judging import summarise
+    from selfjudge.evaluation.judging import Decision, summarise_decisions
+    from selfjudge.packed_questions import PackedQuestions
 
-    check_outputs(output, dump_prompts, overwrite=overwrite)
+    outputs = [output, *([dump_prompts] if dump_prompts else [])]
+    began = beginning(outputs, [input, *options.files(model)], overwrite=overwrite, resume=resume)
     comparisons = load_comparisons(input)
-    opened = options.open(model)
-
-    the_judge = opened.judge(opened.engine)
+    opened = options.open(model, began)
     start = time.perf_counter()
-    questions = the_judge.questions(comparisons)
-    if rationale_tokens:
-        _check_rationales(the_judge, questions, rationale_tokens)
-    with progress_bar("Judging", len(questions)) as advance:
-        verdicts = the_judge.verdicts(questions, advance)
+    the_judge = opened.judge(opened.engine)
+    check = partial(_check_rationales, the_judge, tokens=rationale_tokens) if rationale_tokens else None
+    packed = PackedQuestions(the_judge, comparisons, check)
+    settings = {
+        "--input": digest_of(comparisons),
+        **model_settings(model, options, opened),
+        "--template, --chat-template or tokenizer": packed.digest,
+        "--rationale-tokens": rationale_tokens,
+        "--dump-prompts": str(dump_prompts.resolve()) if dump_prompts else None,
+    }
+    with resumable(outputs, settings, len(comparisons), overwrite=overwrite, began=began) as out:
+        before = out.rows
+        todo = batches(packed.tokens, opened, before)
+        _judge_batches(the_judge, packed, todo, out, rationale_tokens, dump=bool(dump_prompts))
     seconds = time.perf_counter() - start
-    if dump_prompts:
-        write_jsonl(dump_prompts, _dump(questions), overwrite)
-    rows = [_row(c, v) for c, v in zip(comparisons, verdicts, strict=True)]
-    if rationale_tokens:
-        _add_rationales(rows, the_judge, questions, verdicts, rationale_tokens)
-    write_jsonl(output, rows, overwrite)
-    print_table([*summarise(comparisons, verdicts).rows(), ("Pairs/s", f"{len(comparisons) / seconds:.1f}")])
+    decisions = [Decision(*each) for note in out.notes for each in note]
+    pace = [("Pairs/s", f"{(len(comparisons) - before) / seconds:.1f}")] if before < len(comparisons) else []
+    print_table([*summarise_decisions(comparisons, decisions).rows(), *pace])
+
+
+def _judge_batches(
+    judge: Judge, packed: PackedQuestions, todo: list[range], out: PartialOutput, tokens: int | None, *, dump: bool
+) -> None:
+    from selfjudge.data.io import json_line
+    from selfjudge.evaluation.judging import decision
+
+    each = len(judge.encoder.principles)
+    count = sum(map(len, todo))
+    with progress_bars({"Judging": 2 * each * count, **({"Rationales": each * count} if tokens else {})}) as advance:
+        for rows in todo:
+            questions = packed.of(rows)
+            verdicts = judge.verdicts(questions, advance[0])
+            found = [_row(q.comparison, v) for q, v in zip(questions[:: 2 * each], verdicts, strict=True)]
+            if tokens:
+                told = judge.rationales(questions, verdicts, tokens, advance[1])
+                found = [{**row, "rationales": texts} for row, texts in zip(found, told, strict=True)]
+            files = [found, _dump(questions)] if dump else [found]
+            lines = [[json_line(row) for row in file] for file in files]
+            out.add(lines, len(rows), [decision(verdict) for verdict in verdicts])
 
 
 def _row(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
@@ -92,15 +116,6 @@ def _check_rationales(judge: Judge, questions: list[Question], tokens: int) -> N
                 f"Row {question.comparison.id!r}: its judgment prompt and a rationale may take {needed} tokens, the "
                 f"model takes {judge.engine.max_length}: lower --rationale-tokens, or shorten or remove the row."
             )
-
-
-def _add_rationales(
-    rows: list[dict[str, Any]], judge: Judge, questions: list[Question], verdicts: list[Verdict], tokens: int
-) -> None:
-    with progress_bar("Rationales", len(verdicts) * len(judge.encoder.principles)) as advance:
-        found = judge.rationales(questions, verdicts, tokens, advance)
-    for row, texts in zip(rows, found, strict=True):
-        row["rationales"] = texts
 
 
 def _dump(questions: list[Question]) -> Iterator[dict[str, Any]]:

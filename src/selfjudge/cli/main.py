@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -25,9 +24,8 @@ from selfjudge.cli import (
     serve,
     train,
 )
+from selfjudge.cli.common import UNWRITABLE
 from selfjudge.errors import ElsewhereError, Interruption, SelfJudgeError
-
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 app = typer.Typer(
     name="selfjudge",
@@ -90,7 +88,7 @@ def _outcome() -> int:
         print(f"Error: {e}", file=sys.stderr)
         return 2
     except OSError as e:
-        if e.errno not in _UNWRITABLE:
+        if e.errno not in UNWRITABLE:
             raise
         where = e.filename or "The output"
         print(f"Error: {where} cannot be written ({e.strerror}): make room or choose another output.", file=sys.stderr)

@@ -14,6 +14,7 @@ from selfjudge.cli.common import (
     TemplatesOption,
     ThinkingOption,
     check_outputs,
+    files_of,
     print_table,
     quiet,
     write_json,
@@ -48,7 +49,7 @@ def check(
     A folder with tokenizer and config alone will do; with its weights sampling is tried as well. Exit code 0 if the
     model can be trained and sampled, 2 if not. The commands that train, sample or judge make the same checks first.
     """
-    check_outputs(json_, overwrite=overwrite)
+    check_outputs(json_, overwrite=overwrite, inputs=files_of(model, chat_template))
 
     from selfjudge.engines.model_check import check_model
 

@@ -25,7 +25,8 @@ def report(
     from selfjudge.evaluation.runs_report import write_runs_report
 
     # The report inside the run folder is a view of the run, so drawing it again replaces it.
-    check_outputs(output, overwrite=overwrite)
+    read = [file for run in runs for file in run.glob("*.json*")]
+    check_outputs(output, overwrite=overwrite, inputs=read)
     if len(runs) == 1:
         print(write_report(runs[0], output or runs[0] / "report.html"))
         return

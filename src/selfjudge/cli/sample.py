@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from selfjudge.cli.common import (
-    ModelOption,
-    OverwriteOption,
-    ThinkingOption,
-    check_outputs,
-    print_table,
-    progress_bar,
-)
+from selfjudge.cli.common import ModelOption, OverwriteOption, ThinkingOption, print_table, progress_bars
 from selfjudge.cli.engines import EngineOptions, OpenedEngine, with_engine_options
+from selfjudge.cli.resuming import ResumeOption, batches, beginning, digest_of, model_settings, resumable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from selfjudge.data.partial import PartialOutput
     from selfjudge.data.prompts import PromptRow
-    from selfjudge.engines.base import SamplingParams
+    from selfjudge.engines.base import Progress, SamplingParams
     from selfjudge.judge import Judge
     from selfjudge.records import Bracket, Completion
 
@@ -39,6 +35,7 @@ def sample(
     top_p: Annotated[float, typer.Option(min=0.001, max=1.0)] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a candidate at most.")] = 768,
     thinking: ThinkingOption = "off",
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     options: EngineOptions,
 ) -> None:
@@ -48,40 +45,114 @@ def sample(
     model as judge. With --adapter the adapted model is sampled and the model without it judges. Writes per prompt:
     id, winner, winner_index, candidates and matches; where candidates thought, also their thoughts.
     """
-    from selfjudge.data.io import write_jsonl
     from selfjudge.data.prompts import load_prompts
-
-    check_outputs(output, overwrite=overwrite)
-    rows = load_prompts(input).prompts
-    opened = replace(options, thinking=thinking).open(model)
-
     from selfjudge.engines.base import SamplingParams
-    from selfjudge.tournament import play
 
+    began = beginning([output], [input, *options.files(model)], overwrite=overwrite, resume=resume)
+    rows = load_prompts(input).prompts
+    opened = replace(options, thinking=thinking).open(model, began)
     judge = opened.judge(opened.base)
     params = SamplingParams(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
-    _check_lengths(judge, rows, max_new_tokens)
-    candidates = _candidates(opened, rows, params)
-    answers = [[candidate.answer for candidate in drawn] for drawn in candidates]
-    matches_to_play = sum(max(len(texts) - texts.count(None) - 1, 0) for texts in answers)
-    with progress_bar("Judging", 2 * len(judge.encoder.principles) * matches_to_play) as advance:
-        brackets = play(judge, [row.prompt for row in rows], answers, seed, advance)
-    write_jsonl(output, (_answer(*row) for row in zip(rows, candidates, brackets, strict=True)), overwrite)
-    matches = [match for bracket in brackets for match in bracket.matches]
-    summary: list[tuple[str, object]] = [("Prompts", len(rows)), ("Matches", len(matches))]
-    if unanswered := sum(texts.count(None) for texts in answers):
-        summary.append(("Candidates cut off before an answer", f"{unanswered}: raise --max-new-tokens"))
-    if matches:
-        summary.append(("Both orders agree", f"{sum(m.verdict.agree for m in matches) / len(matches):.1%}"))
-        summary.append(("Ties", sum(m.verdict.preferred == "tie" for m in matches)))
+    needed = _check_lengths(judge, rows, max_new_tokens)
+    asked = Asked.of(opened, rows)
+    settings = {
+        "--input": digest_of(rows),
+        **model_settings(model, options, opened),
+        "--n": n,
+        "--seed": seed,
+        "--temperature": temperature,
+        "--top-p": top_p,
+        "--max-new-tokens": max_new_tokens,
+        "--thinking": thinking,
+        "--template": digest_of(judge.encoder.principles[name].template for name in judge.encoder.principles),
+        "--chat-template or tokenizer": digest_of([*asked.ids, needed]),
+    }
+    with resumable([output], settings, len(rows), overwrite=overwrite, began=began) as out:
+        tokens = [length * len(row.candidates or range(n)) for length, row in zip(needed, rows, strict=True)]
+        _sample_batches(opened, judge, asked, batches(tokens, opened, out.rows), params, out)
+    _print_summary([Tally(*note) for note in out.notes], output)
+
+
+class Tally(NamedTuple):
+    """Counts of a batch's prompts, candidates without an answer, matches, and those of them that agree or tie."""
+
+    prompts: int
+    unanswered: int
+    matches: int
+    agree: int
+    ties: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts; ``ids``: as token ids, of those that brought no candidates; ``first``: each row's place among these."""
+
+    rows: Sequence[PromptRow]
+    ids: list[list[int]]
+    first: list[int]
+
+    @classmethod
+    def of(cls, opened: OpenedEngine, rows: Sequence[PromptRow]) -> Asked:
+        """Makes the ids. Raises DataError where the chat template refuses a prompt."""
+        bare = [row.candidates is None for row in rows]
+        ids = opened.chat.named_prompt_ids((row.id, row.prompt) for row in rows if row.candidates is None)
+        return cls(rows, ids, [0, *accumulate(bare)])
+
+
+def _sample_batches(
+    opened: OpenedEngine, judge: Judge, asked: Asked, todo: list[range], params: SamplingParams, out: PartialOutput
+) -> None:
+    from selfjudge.data.io import json_line
+    from selfjudge.tournament import play
+
+    each = 2 * len(judge.encoder.principles)
+    rows = [asked.rows[i] for batch in todo for i in batch]
+    matches = sum(len(row.candidates or range(params.n)) - 1 for row in rows)
+    totals = {"Sampling": sum(row.candidates is None for row in rows), "Judging": each * matches}
+    with progress_bars(totals) as (sampled, judged):
+        for batch in todo:
+            candidates = _candidates(opened, asked, batch, params, sampled)
+            answers = [[candidate.answer for candidate in drawn] for drawn in candidates]
+            prompts = asked.rows[batch.start : batch.stop]
+            brackets = play(judge, [row.prompt for row in prompts], answers, params.seed + batch.start, judged)
+            tally = _tally(answers, brackets)
+            judged(each * (sum(len(texts) - 1 for texts in answers) - tally.matches))  # those that had no answer
+            found = [_answer(*row) for row in zip(prompts, candidates, brackets, strict=True)]
+            out.add([[json_line(row) for row in found]], len(batch), tally)
+
+
+def _tally(answers: Sequence[Sequence[str | None]], brackets: Sequence[Bracket]) -> Tally:
+    verdicts = [match.verdict for bracket in brackets for match in bracket.matches]
+    return Tally(
+        prompts=len(answers),
+        unanswered=sum(texts.count(None) for texts in answers),
+        matches=len(verdicts),
+        agree=sum(verdict.agree for verdict in verdicts),
+        ties=sum(verdict.preferred == "tie" for verdict in verdicts),
+    )
+
+
+def _print_summary(tallies: Sequence[Tally], output: Path) -> None:
+    total = Tally(*map(sum, zip(*tallies, strict=True)))
+    summary: list[tuple[str, object]] = [("Prompts", total.prompts), ("Matches", total.matches)]
+    if total.unanswered:
+        summary.append(("Candidates cut off before an answer", f"{total.unanswered}: raise --max-new-tokens"))
+    if total.matches:
+        summary.append(("Both orders agree", f"{total.agree / total.matches:.1%}"))
+        summary.append(("Ties", total.ties))
     print_table([*summary, ("Answers", output)])
 
 
-def _check_lengths(judge: Judge, rows: Sequence[PromptRow], max_new_tokens: int) -> None:
-    """Raises DataError, before anything is sampled, if some match would not fit the model's context."""
+def _check_lengths(judge: Judge, rows: Sequence[PromptRow], max_new_tokens: int) -> list[int]:
+    """Returns the tokens that a judgment of each prompt's candidates can take.
+
+    Raises:
+        DataError: before anything is sampled, if some match would not fit the model's context.
+    """
     from selfjudge.errors import DataError
     from selfjudge.records import Comparison
 
+    found: list[int] = []
     for row in rows:
         *_, a, b = sorted(("", "", *(row.candidates or ())), key=len)
         match = judge.longest_prompt(Comparison(id=row.id, prompt=row.prompt, response_a=a, response_b=b))
@@ -92,18 +163,25 @@ def _check_lengths(judge: Judge, rows: Sequence[PromptRow], max_new_tokens: int)
                 f"Prompt {row.id!r}: judging two of its candidates can take {needed} tokens, the model takes "
                 f"{judge.engine.max_length}: {hint}."
             )
+        found.append(needed)
+    return found
 
 
-def _candidates(opened: OpenedEngine, rows: Sequence[PromptRow], params: SamplingParams) -> list[list[Completion]]:
-    """Returns each prompt's own candidates, or ``params.n`` samples where it brought none."""
+def _candidates(
+    opened: OpenedEngine, asked: Asked, rows: range, params: SamplingParams, advance: Progress
+) -> list[list[Completion]]:
+    """Returns the own candidates of these prompts, or ``params.n`` samples where a prompt brought none.
+
+    The samples of a prompt depend on its place among all that are sampled from, and not on the batch.
+    """
     from selfjudge.records import Completion
 
-    bare = [row for row in rows if row.candidates is None]
-    with progress_bar("Sampling", len(bare)) as advance:
-        prompts = opened.chat.named_prompt_ids((row.id, row.prompt) for row in bare)
-        samples = iter(opened.engine.sample(prompts, params, advance))
-    brought = ([Completion(ids=(), text=t, finish_reason="stop") for t in row.candidates or ()] for row in rows)
-    return [given or next(samples) for given in brought]
+    places = range(asked.first[rows.start], asked.first[rows.stop])
+    prompts = asked.ids[places.start : places.stop]
+    samples = iter(opened.engine.sample(prompts, replace(params, places=tuple(places)), advance) if prompts else ())
+    brought = (asked.rows[i].candidates for i in rows)
+    given = ([Completion(ids=(), text=t, finish_reason="stop") for t in texts or ()] for texts in brought)
+    return [own or next(samples) for own in given]
 
 
 def _answer(row: PromptRow, candidates: Sequence[Completion], bracket: Bracket) -> dict[str, Any]:

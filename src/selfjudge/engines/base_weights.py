@@ -7,6 +7,7 @@ there whether it is loaded in float32 or in bfloat16. Where float16 plays a part
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,16 @@ def first_difference(trained_on: BaseWeights, found: BaseWeights) -> str | None:
 
 def _are_close(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours.float(), theirs.float(), rtol=2**-6, atol=1e-4, equal_nan=True)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Returns a SHA-256 of names, shapes and a sample of all of a model's weights, an adapter's among them."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        if weight.is_floating_point():
+            digest.update(_values(weight.detach()).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_base(model: PeftModel, folder: Path) -> None:

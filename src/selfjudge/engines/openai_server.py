@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,7 @@ def open_served(
     served_model: str | None = None,
     chat_template: str | None = None,
     thinking: Thinking = "off",
+    today: date | None = None,
 ) -> OpenAIEngine:
     """Opens the engine of a served model whose tokenizer is that of ``model``.
 
@@ -273,9 +275,11 @@ def open_served(
         served_model: the name it is served under; by default the first that the server lists.
         chat_template: replaces the tokenizer's: ``plain`` or a Jinja file.
         thinking: whether the policy thinks before it answers.
+        today: the date that the chat template writes; by default that of today.
 
     Raises:
         EngineError: if the server cannot be reached or does not have the model.
         ModelError: if there is no such tokenizer, or its chat template cannot think and is to.
     """
-    return OpenAIEngine(base_url, load_tokenizer(model, chat_template, thinking=thinking), model=served_model)
+    chat = load_tokenizer(model, chat_template, thinking=thinking, today=today)
+    return OpenAIEngine(base_url, chat, model=served_model)

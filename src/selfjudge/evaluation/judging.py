@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan
 from statistics import fmean
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -79,9 +80,29 @@ class JudgeSummary(BaseModel):
         ]
 
 
+class Decision(NamedTuple):
+    """What the summary needs of a verdict, in few bytes. ``first_shown``: its :func:`first_shown_rate`."""
+
+    preferred: Preferred
+    strength: float
+    agree: bool
+    label_mass: float
+    first_shown: float
+
+
+def decision(verdict: Verdict) -> Decision:
+    """Returns a verdict's part in a summary."""
+    return Decision(verdict.preferred, verdict.strength, verdict.agree, verdict.label_mass, first_shown_rate(verdict))
+
+
 def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> JudgeSummary:
     """Returns the summary of a non-empty list of judged pairs."""
-    pairs = list(zip(comparisons, verdicts, strict=True))
+    return summarise_decisions(comparisons, [decision(verdict) for verdict in verdicts])
+
+
+def summarise_decisions(comparisons: Sequence[Comparison], decisions: Sequence[Decision]) -> JudgeSummary:
+    """Returns the summary of a non-empty list of judged pairs, whose verdicts need not be kept."""
+    pairs = list(zip(comparisons, decisions, strict=True))
     rated = [(c, v) for c, v in pairs if c.label]
     labelled = [(c, v) for c, v in rated if c.label != "tie"]
     short = [(c, v) for c, v in labelled if longer(c) not in ("tie", c.label)]
@@ -105,15 +126,15 @@ def summarise(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) ->
         reliability=tuple(bins),
         kappa=_kappa(rated),
         agreement=_rate([(c, float(v.agree)) for c, v in pairs]),
-        first_shown_rate=_rate([(c, first_shown_rate(v)) for c, v in pairs]),
+        first_shown_rate=_rate([(c, v.first_shown) for c, v in pairs]),
         a_share=_rate([(c, agreement_score(v.preferred, "A")) for c, v in pairs]),
         longer_share=_rate([(c, agreement_score(v.preferred, longer(c))) for c, v in unequal]),
-        ties=sum(v.preferred == "tie" for v in verdicts),
-        label_mass=fmean(v.label_mass for v in verdicts),
+        ties=sum(v.preferred == "tie" for v in decisions),
+        label_mass=fmean(v.label_mass for v in decisions),
     )
 
 
-def _accuracy(labelled: Sequence[tuple[Comparison, Verdict]]) -> Rate | None:
+def _accuracy(labelled: Sequence[tuple[Comparison, Decision]]) -> Rate | None:
     return _rate([(c, agreement_score(v.preferred, c.label)) for c, v in labelled]) if labelled else None
 
 
@@ -131,7 +152,7 @@ def prompts_of(comparisons: Sequence[Comparison]) -> list[bytes]:
     return [prompt_key(c.prompt) for c in comparisons]
 
 
-def _kappa(rated: Sequence[tuple[Comparison, Verdict]]) -> Estimate | None:
+def _kappa(rated: Sequence[tuple[Comparison, Decision]]) -> Estimate | None:
     """Cohen's kappa, or None where it is not defined."""
     prompts = prompts_of([c for c, _ in rated])
     kappa = cohen_kappa([v.preferred for _, v in rated], [str(c.label) for c, _ in rated], prompts)
