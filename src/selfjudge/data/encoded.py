@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from selfjudge.data.io import write_json
-from selfjudge.data.record_files import as_record
+from selfjudge.data.record_files import as_prompt, as_record
 from selfjudge.data.rows import DroppedRow, Kind, Row, judgment_examples, policy_examples
 from selfjudge.data.store import Cache, Stored, joined
 from selfjudge.records import PreferenceRecord
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _BATCH = 128
 """Records that are tokenized together."""
+_AT_A_TIME = 25_000
+"""Records that are tokenized before what was made of them is safe: an interrupted start goes on behind them."""
 _WORTH_A_WORKER = 1000
 """Records below which another process costs more than it saves."""
 _FILES = "files.json"
@@ -116,28 +118,46 @@ def _mapped(
     if not len(dataset):
         return Dataset.from_dict({name: [] for name in types}, features=types)
     listed = folder / _FILES
-    if listed.is_file():
-        files = json.loads(listed.read_text(encoding="utf-8"))["files"]
-        parts = [Dataset.from_file(str(folder / file)) for file in files]
-        return concatenate_datasets(parts)
+    if not listed.is_file():
+        parts = [
+            dataset.select(range(start, min(start + _AT_A_TIME, len(dataset))))
+            for start in range(0, len(dataset), _AT_A_TIME)
+        ]
+        files: list[str] = []
+        for number, part in enumerate(parts):
+            made = _mapped_part(
+                part,
+                partial(work, first=number * _AT_A_TIME),
+                types,
+                folder / f"part-{number}.arrow",
+                name if len(parts) == 1 else f"{name}, part {number + 1} of {len(parts)}",
+                [column for column in dataset.column_names if column not in keep],
+            )
+            files += [Path(file["filename"]).name for file in made.cache_files]
+        write_json(listed, {"files": files})
+    found = json.loads(listed.read_text(encoding="utf-8"))["files"]
+    return concatenate_datasets([Dataset.from_file(str(folder / file)) for file in found])
+
+
+def _mapped_part(
+    dataset: Dataset, work: Callable[..., Any], types: Features, file: Path, name: str, remove: list[str]
+) -> Dataset:
+    """Returns what ``work`` makes of a part. The workers end with it, and with them the memory of what they read."""
     workers = max(1, min(_processors(), len(dataset) // _WORTH_A_WORKER))
     with _one_thread_each(workers):
-        made = dataset.map(
+        return dataset.map(
             work,
             with_indices=True,
             batched=True,
             batch_size=_BATCH,
             writer_batch_size=_BATCH,
             num_proc=workers if workers > 1 else None,
-            remove_columns=[column for column in dataset.column_names if column not in keep],
+            remove_columns=remove,
             features=types,
-            cache_file_name=str(folder / "rows.arrow"),
-            new_fingerprint=folder.name,
+            cache_file_name=str(file),
+            new_fingerprint=f"{file.parent.name}-{file.stem}",
             desc=name,
         )
-    files = [Path(file["filename"]).name for file in made.cache_files]
-    write_json(listed, {"files": files})
-    return made
 
 
 def _processors() -> int:
@@ -193,24 +213,29 @@ def _records(batch: dict[str, list[Any]]) -> list[PreferenceRecord]:
     return [as_record(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
 
 
-def _policy(batch: dict[str, list[Any]], places: list[int], chat: ChatEncoder, max_length: int) -> dict[str, list[Any]]:
+def _policy(
+    batch: dict[str, list[Any]], places: list[int], first: int, chat: ChatEncoder, max_length: int
+) -> dict[str, list[Any]]:
     return _columns(policy_examples(_records(batch), chat, max_length))
 
 
 def _judgments(
-    batch: dict[str, list[Any]], places: list[int], encoder: JudgmentEncoder, max_length: int, rationale: bool
+    batch: dict[str, list[Any]],
+    places: list[int],
+    first: int,
+    encoder: JudgmentEncoder,
+    max_length: int,
+    rationale: bool,
 ) -> dict[str, list[Any]]:
-    records = _records(batch)
-    return _columns(judgment_examples(records, encoder, max_length, rationale=rationale, places=places))
+    every = [first + place for place in places]
+    return _columns(judgment_examples(_records(batch), encoder, max_length, rationale=rationale, places=every))
 
 
-def _prompts(batch: dict[str, list[Any]], places: list[int], chat: ChatEncoder) -> dict[str, list[Any]]:
-    from selfjudge.data.record_files import as_prompt
-
+def _prompts(batch: dict[str, list[Any]], places: list[int], first: int, chat: ChatEncoder) -> dict[str, list[Any]]:
     found = chat.try_prompt_ids([as_prompt({"prompt": prompt}) for prompt in batch["prompt"]])
     ids = [each if isinstance(each, list) else [] for each in found]
     reasons = [None if isinstance(each, list) else str(each) for each in found]
-    return {"place": places, "ids": ids, "length": [*map(len, ids)], "reason": reasons}
+    return {"place": [first + place for place in places], "ids": ids, "length": [*map(len, ids)], "reason": reasons}
 
 
 def _columns(found: Sequence[tuple[Row, ...] | DroppedRow]) -> dict[str, list[Any]]:
