@@ -15,7 +15,7 @@ def read_comparison(row: Row) -> Comparison:
     Raises:
         Reject: a column is missing or malformed.
     """
-    label = row.data.get("label")
+    label = row.get("label")
     if label is not None and label not in get_args(Preferred):
         raise Reject("label is not A, B or tie")
     return Comparison(
