@@ -6,6 +6,7 @@ too.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -103,14 +104,16 @@ def test_a_mark_stands_before_a_block_and_gives_a_reason(page: Path) -> None:
 def test_the_rows_of_the_formats_are_read_as_such(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "data.md").read_text()
     names = re.findall(r"^\| `(\w+)` \|", text.split("## Formats")[1].split("One row of each")[0], re.MULTILINE)
-    examples, more = text.split("One row of each")[1].split("### Two answers and a label")
-    names += ["arena", "helpsteer", "safe_rlhf", "ranked", "ranked"]
-    rows = [source for language, source in FENCE.findall(examples + more) if language == "json"]
-    for number, (name, row) in enumerate(zip(names, rows, strict=True)):
+    own, others = text.split("One row of each")[1].split("Rows of pairs for other tools")
+    others, more = others.split("### Two answers and a label")
+    parts = [[source for kind, source in FENCE.findall(part) if kind == "json"] for part in (own, others, more)]
+    names = [*names, *["preference"] * len(parts[1]), "arena", "helpsteer", "safe_rlhf", "ranked", "ranked"]
+    assert len(parts[1]) > 4
+    for number, (name, row) in enumerate(zip(names, itertools.chain(*parts), strict=True)):
         file = tmp_path / f"{number}.jsonl"
         file.write_text(row)
         loaded = load_preferences(file)
-        assert (loaded.format, len(loaded.records)) == (name, 1), loaded.reasons()
+        assert (loaded.format, len(loaded.records), loaded.unused) == (name, 1, ()), loaded.reasons()
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:

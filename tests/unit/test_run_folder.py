@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfjudge.data.columns import Unused
 from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RunError
@@ -221,3 +222,16 @@ def test_a_resumed_run_tells_of_a_row_that_was_left_out_once(tmp_path: Path, rec
         record_data(RunFolder.open(tmp_path / "run", "jsft", recipe, resume=resume), data, dropped)
     assert len((tmp_path / "run" / "dropped.jsonl").read_text().splitlines()) == 1
     assert json.loads((tmp_path / "run" / "run.json").read_text())["dropped"] == 1
+
+
+def test_columns_that_are_not_used_are_told_and_recorded(
+    tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = ("own.jsonl", Unused("topic", 3, "colour"))
+    data = PreparedData((), (), (), (), (), {"own.jsonl": "0" * 64}, {"own.jsonl": 1}, (left,))
+    record_data(RunFolder.open(tmp_path / "run", "jsft", recipe), data, [])
+    assert caplog.messages == ["own.jsonl: not used: topic in 3 rows, such as: colour"]
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["unused"] == [
+        {"source": "own.jsonl", "name": "topic", "rows": 3}
+    ]  # texts stay out of what is published

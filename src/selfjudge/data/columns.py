@@ -68,9 +68,7 @@ def check_columns(
             )
         twice = next((other for other in columns if other != ours and columns[other] == theirs), None)
         if twice:
-            raise DataError(
-                f"{origin}: columns: `{theirs}` is to be both `{ours}` and `{twice}`; name another for one."
-            )
+            raise DataError(f"{origin}: columns: `{theirs}` is to be both `{ours}` and `{twice}`; name two columns.")
 
 
 class Account:

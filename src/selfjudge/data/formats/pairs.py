@@ -34,6 +34,8 @@ def join_pair(row: Row, first: Turns, second: Turns, *, alone: bool = False) -> 
         Reject: as there.
     """
     found = None if alone else prompt_column(row)
+    if found is not None and found.turns in (first, second):  # a copy of one side, and so nothing of its own
+        found = None
     prompt, *texts = split_sides(*(_conversation(row, found, side) for side in (first, second)))
     if not prompt and found is None:
         raise Reject(NO_PROMPT)
@@ -53,7 +55,7 @@ def _conversation(row: Row, found: Found | None, side: Turns) -> Turns:
         return (*_system(found.turns, side), *rest)
     if side[0].role != "assistant" and (found.plain or (_answered(lead) and rest[: len(lead) - 1] == lead[:-1])):
         # As in TRL, a side that opens with its own user turn counts. The column is another text: the account lists it.
-        row.ignored[found.column] = row.data[found.column]
+        row.ignored.update((column, row.data[column]) for column in found.columns)
         return side
     return found.turns + side
 

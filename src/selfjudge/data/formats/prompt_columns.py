@@ -40,10 +40,10 @@ _NOTHING = ("[]", "{}", "null", "none", "nan")
 
 @dataclass(frozen=True)
 class Found:
-    """A prompt, the column that it is from, and whether that column has it as text with marks of turns."""
+    """A prompt and the columns that it is from; whether it is one plain text, and whether it has marks of turns."""
 
     turns: tuple[Message, ...]
-    column: str
+    columns: tuple[str, ...]
     plain: bool
     rendered: bool
 
@@ -74,11 +74,12 @@ def prompt_column(row: Row) -> Found | None:
     for other in PROMPTS:
         if row.data.get(other) == value:
             row.get(other)
+    columns = (name,)
     if name == "instruction" and isinstance(value, str) and isinstance(row.data.get("input"), str):
         more = row.get("input")
         if more.strip():
-            turns = read_turns(row, f"{value}\n{more}", name, "user")
-    return Found(turns, name, isinstance(value, str) and len(turns) == 1, is_rendered(value))
+            columns, turns = (name, "input"), read_turns(row, f"{value}\n{more}", name, "user")
+    return Found(turns, columns, isinstance(value, str) and len(turns) == 1, is_rendered(value))
 
 
 def in_context(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:

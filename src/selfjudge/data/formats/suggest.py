@@ -38,8 +38,8 @@ def suggested_columns(data: Mapping[str, Any]) -> dict[str, str]:
             found[ours] = best[0]
     if "chosen" in found or "rejected" in found:  # else nothing tells which of two columns is the better one
         for ours in ("chosen", "rejected", "prompt"):
-            rest = [name for name in free if name not in found.values()]
-            found.setdefault(ours, rest[0])
+            if ours not in found:
+                found[ours] = next(name for name in free if name not in found.values())
     return {"prompt": "PROMPT", "chosen": "BETTER", "rejected": "WORSE"} | found
 
 
