@@ -12,7 +12,7 @@ from selfjudge.data.formats.base import Row
 from selfjudge.data.formats.numbers import to_number
 from selfjudge.data.formats.scores import SCORES, read_scores
 from selfjudge.data.formats.strength import from_ratings, from_scale, from_votes
-from selfjudge.data.sources import load_preferences
+from selfjudge.data.sources import load_preferences, write_records
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases" / "05"
 
@@ -82,6 +82,14 @@ def test_a_csv_file_gives_what_the_same_jsonl_file_gives(tmp_path: Path) -> None
     loaded = load_preferences(write(tmp_path / "a.jsonl", rows))
     assert load_preferences(tmp_path / "a.csv") == loaded
     assert len(loaded.records) == 1
+
+
+def test_prepared_records_keep_their_strength(tmp_path: Path) -> None:
+    loaded = load_preferences(write(tmp_path / "a.jsonl", [scored(4, 2), scored(None, None)]))
+    write_records(loaded.records, tmp_path / "b.jsonl")
+    again = load_preferences(tmp_path / "b.jsonl")
+    assert (again.format, again.unused) == ("records", ())
+    assert [record.strength for record in again.records] == [from_ratings(4, 2), None]
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not beside this checkout")

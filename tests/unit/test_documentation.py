@@ -6,6 +6,7 @@ too.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -105,13 +106,10 @@ def test_the_rows_of_the_formats_are_read_as_such(tmp_path: Path) -> None:
     names = re.findall(r"^\| `(\w+)` \|", text.split("## Formats")[1].split("One row of each")[0], re.MULTILINE)
     own, others = text.split("One row of each")[1].split("Rows of pairs for other tools")
     others, more = others.split("### Two answers and a label")
-    names += ["arena", "helpsteer", "safe_rlhf", "ranked", "ranked"]
-    rows, pairs, two = (
-        [source for language, source in FENCE.findall(part) if language == "json"] for part in (own, others, more)
-    )
-    assert len(pairs) > 4
-    kinds = [*zip(names, [*rows, *two], strict=True), *(("preference", row) for row in pairs)]
-    for number, (name, row) in enumerate(kinds):
+    parts = [[source for kind, source in FENCE.findall(part) if kind == "json"] for part in (own, others, more)]
+    names = [*names, *["preference"] * len(parts[1]), "arena", "helpsteer", "safe_rlhf", "ranked", "ranked"]
+    assert len(parts[1]) > 4
+    for number, (name, row) in enumerate(zip(names, itertools.chain(*parts), strict=True)):
         file = tmp_path / f"{number}.jsonl"
         file.write_text(row)
         loaded = load_preferences(file)

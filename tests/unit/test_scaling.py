@@ -40,7 +40,7 @@ def scored(id_: str, *scores: int, **more) -> Candidates:
 
 def test_every_format(tmp_path):
     rows = [
-        {"id": "own", "prompt": "q", "candidates": ["a", "b"], "scores": [0.5, 1]},
+        {"id": "own", "prompt": "q", "candidates": ["a", "b"], "scores": ["0.5", 1]},
         {"prompt": "q", "samples": [{"response": "a", "score": 2}, {"response": "unscored"}]},
         {"prompt": "q", "samples": [{"response": "a", "gpt4turbo_winrate_vs_gpt35turbo": 0.0}]},
         {"prompt": "q", "best": {"response": "good"}, "losers": [{"response": "bad"}, {"response": "worse"}]},

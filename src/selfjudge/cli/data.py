@@ -34,7 +34,13 @@ app = typer.Typer(no_args_is_help=True, help="Look at preference data and turn i
 Source = Annotated[
     str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet) or builtin:world.")
 ]
-Format = Annotated[str, typer.Option(help="auto, or force: hh, ultrafeedback, preference, judge, records.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        help="auto, or force: hh, ultrafeedback, arena, helpsteer, safe_rlhf, alpaca_farm, pandalm, judge, preference, "
+        "ranked, records."
+    ),
+]
 Columns = Annotated[
     str | None,
     typer.Option(help="Which column of the file holds what: prompt=question,chosen=better_answer,rejected=other."),
