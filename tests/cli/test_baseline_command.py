@@ -42,8 +42,8 @@ def test_each_step_finds_the_one_before(run, tmp_path, monkeypatch):
         assert run("report", f"runs/demo/{method}").code == 0
     assert (info["start"], info["reward"]) == ("runs/demo/sft", "runs/demo/reward-model")
     held_out = json.loads((tmp_path / "runs/demo/reward-model/run.json").read_text())["held_out"]
-    assert set(held_out) == {"pairs", "accuracy", "longer_wins"}
-    assert held_out["pairs"] == held_out["accuracy"]["n"] > 0
+    assert set(held_out) == {"pairs", "prompts", "accuracy", "longer_wins"}
+    assert held_out["pairs"] == held_out["accuracy"]["n"] >= held_out["prompts"] > 0
     assert load_model("runs/demo/rso").model
     assert read(tmp_path / "runs/demo/rso/metrics.jsonl")
     refused(baseline(run, "sft"), "runs/demo/sft", "--output-dir")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -54,27 +53,12 @@ def print_repeats(report: InspectReport) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    found, pairs = report.repeats, report.records
-    common = f"{100 * found.common_system_pairs / pairs:.1f} % of all pairs: {_start(found.common_system)}"
     table = Table(title="\nRepeats", box=None, title_justify="left", pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    for row in (
-        ("Repeated pairs", found.exact, "as they are written; each is trained on again"),
-        ("… in another spelling", found.near, "spaces, line ends or Unicode forms differ"),
-        ("Contradictory pairs", found.contradictory, "another pair of the prompt says the opposite"),
-        ("Distinct prompts", found.prompts, "a split keeps all pairs of a prompt together"),
-        ("… with several pairs", found.prompts_with_several, f"{found.most_pairs} pairs at most"),
-        ("Pairs with a system prompt", found.with_system, f"distinct ones: {found.systems}"),
-        *([("… with the same one", found.common_system_pairs, common)] if found.systems else []),
-    ):
-        table.add_row(*map(escape, map(str, row)))
+    for name, number, meaning in report.repeats.rows(report.records):
+        table.add_row(name, str(number), escape(meaning))
     Console().print(table)
-
-
-def _start(text: str | None, characters: int = 28) -> str:
-    """Returns the start of a text, in one line."""
-    return textwrap.shorten(text or "", characters, placeholder=" …")
 
 
 def print_label_bias(report: InspectReport, first: Rate | None) -> None:

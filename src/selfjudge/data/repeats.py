@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from selfjudge.records import PreferenceRecord
 
 _KEY = np.dtype([("first", "<u8"), ("second", "<u8")])
 """A key of 16 bytes as two numbers, which numpy can sort."""
+
+_SHOWN = 28
+"""Characters of the most frequent system prompt in the table."""
 
 
 class Repeats(BaseModel):
@@ -38,6 +42,21 @@ class Repeats(BaseModel):
     systems: int
     common_system: str | None
     common_system_pairs: int
+
+    def rows(self, pairs: int) -> list[tuple[str, int, str]]:
+        """Returns name, number and meaning for a table; ``pairs``: how many there are in all."""
+        share = 100 * self.common_system_pairs / max(1, pairs)
+        start = textwrap.shorten(self.common_system or "", _SHOWN, placeholder=" …")
+        common = ("… with the same one", self.common_system_pairs, f"{share:.1f} % of all pairs: {start}")
+        return [
+            ("Repeated pairs", self.exact, "as they are written; each is trained on again"),
+            ("… in another spelling", self.near, "spaces, line ends or Unicode forms differ"),
+            ("Contradictory pairs", self.contradictory, "another pair of the prompt says the opposite"),
+            ("Distinct prompts", self.prompts, "a split keeps all pairs of a prompt together"),
+            ("… with several pairs", self.prompts_with_several, f"{self.most_pairs} pairs at most"),
+            ("Pairs with a system prompt", self.with_system, f"distinct ones: {self.systems}"),
+            *([common] if self.systems else []),
+        ]
 
 
 class RepeatCounter:
