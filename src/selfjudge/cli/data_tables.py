@@ -66,7 +66,8 @@ def print_label_bias(report: InspectReport, first: Rate | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="\nWhat the labels go with", box=None, title_justify="left", pad_edge=False)
+    looked = "" if report.bias_pairs == report.records else f" ({report.bias_pairs:,} of {report.records:,} pairs)"
+    table = Table(title=f"\nWhat the labels go with{looked}", box=None, title_justify="left", pad_edge=False)
     table.add_column("the chosen response", style="bold")
     table.add_column("of the pairs that differ", justify="right")
     table.add_column("pairs", justify="right")

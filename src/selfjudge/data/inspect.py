@@ -21,6 +21,9 @@ from selfjudge.records import OVERALL, PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
 
+BIAS_PAIRS = 20_000
+"""Pairs at most of which it is counted what their labels go with: the words of a text take long to look through."""
+
 PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
@@ -30,7 +33,8 @@ class InspectReport(BaseModel):
     ``lengths``: for prompt, chosen and rejected the length at each of ``PERCENTILES``, in ``unit`` (a prompt's is
     the sum over its messages, without markup). ``turns``: number of user turns in the prompt → number of records.
     ``longer_chosen``: how often the longer response is the chosen one, the ``equal_lengths`` pairs counted as halves.
-    ``label_bias``: see :class:`selfjudge.data.label_bias.BiasCounter`. ``repeats``: what is said more than once.
+    ``label_bias``: see :class:`selfjudge.data.label_bias.BiasCounter`; of ``bias_pairs`` pairs, spread evenly over all.
+    ``repeats``: what is said more than once.
     ``example``: a record of median total length, to be rendered.
     """
 
@@ -47,6 +51,7 @@ class InspectReport(BaseModel):
     longer_chosen: Rate
     equal_lengths: int
     label_bias: dict[str, Rate]
+    bias_pairs: int
     repeats: Repeats
     example: PreferenceRecord
 
@@ -66,13 +71,15 @@ def inspect(loaded: Loaded, count_tokens: Callable[[str], int] | None = None) ->
     principles: Counter[str] = Counter()
     turns: Counter[int] = Counter()
     bias, repeats = BiasCounter(), RepeatCounter()
-    for record in records:
+    every = math.ceil(len(records) / BIAS_PAIRS)
+    for place, record in enumerate(records):
         prompts.append(sum(count(message.content) for message in record.prompt))
         chosen.append(count(record.chosen))
         rejected.append(count(record.rejected))
         principles[record.principle] += 1
         turns[_user_turns(record)] += 1
-        bias.add(record)
+        if place % every == 0:
+            bias.add(record)
         repeats.add(record)
     totals = np.asarray(prompts) + np.asarray(chosen) + np.asarray(rejected)
     median = int(np.argsort(totals, kind="stable")[len(totals) // 2])
@@ -93,6 +100,7 @@ def inspect(loaded: Loaded, count_tokens: Callable[[str], int] | None = None) ->
         longer_chosen=rate,
         equal_lengths=equal,
         label_bias=bias.rates(),
+        bias_pairs=math.ceil(len(records) / every),
         repeats=repeats.counted(records),
         example=records[median],
     )
