@@ -70,7 +70,14 @@ _transcript = st.lists(
     st.one_of(texts, st.sampled_from(["\n\nHuman:", "\n\nAssistant:", "Human: ", "\n\n"])), max_size=8
 ).map("".join)
 _hh = st.tuples(_transcript, texts).map(lambda p: f"\n\nHuman: {p[0]}\n\nAssistant: {p[1]}")
-_text = _mostly(st.one_of(texts, _hh, st.sampled_from(["x", "Name a fox."])))
+_MARKS = [
+    "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n", "<think>", "</think>", "[INST]", "</s>", "x",
+    "[{'role': 'user', 'content': ", '[{"from": "gpt", "value": ', "'x'", '"x"', "}]", "[" * 2000, "-" * 9000 + "1",
+]  # fmt: skip
+_structure = st.one_of(
+    _messages.map(json.dumps), _messages.map(repr), st.lists(st.sampled_from(_MARKS), max_size=5).map("".join)
+)
+_text = _mostly(st.one_of(texts, _hh, st.sampled_from(["x", "Name a fox."]), _structure))
 _rating = _mostly(st.fixed_dictionaries({"Rating": st.sampled_from(["1", "5", "N/A", "nan"]), "Rationale": _text}))
 _completion = st.fixed_dictionaries(
     {"response": _text, "annotations": _mostly(st.dictionaries(st.sampled_from(["honesty", "helpfulness"]), _rating))}
@@ -79,8 +86,19 @@ _COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.one_of(_text, _messages) for name in ("prompt", "chosen", "rejected")},
     **dict.fromkeys(("response_a", "response_b", "response_A", "question", "instruction", "answer", "source"), _text),
     **{name: _mostly(_numbers) for name in ("score_chosen", "score_rejected", "chosen-rating", "rejected-rating")},
+    **dict.fromkeys(("conversation_a", "conversation_b"), _messages),
+    **dict.fromkeys(
+        ("overall_preference", "better_response_id", "preference", "annotator1", "margin", "turn"), _numbers
+    ),
+    "individual_preference": _mostly(st.lists(_mostly(st.fixed_dictionaries({"score": _numbers})), max_size=3)),
+    "winner": _mostly(st.sampled_from(["model_a", "model_b", "tie (bothbad)"])),
+    **dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"), _mostly(st.sampled_from([0, 1, "1"]))),
+    "answers": _mostly(st.lists(_mostly(st.fixed_dictionaries({"answer": _text, "rank": _numbers})), max_size=3)),
     "label": _mostly(st.sampled_from(["A", "B", "tie", "A>B"])),
     "id": _mostly(st.one_of(texts, st.integers())),
+    **{name: st.one_of(_text, _messages, _message) for name in ("messages", "rejected_response", "system", "input")},
+    "history": _mostly(st.lists(st.lists(_text, min_size=2, max_size=2), max_size=2)),
+    "output": _mostly(st.lists(_text, min_size=2, max_size=2)),
     "principle": _text,
     "completions": _mostly(st.lists(_mostly(_completion), max_size=4)),
     "candidates": _mostly(st.lists(_text, max_size=4)),
@@ -98,7 +116,16 @@ _SHAPES = [
     ("instruction", "completions"), ("prompt", "candidates", "scores"), ("prompt", "samples"),
     ("prompt", "best", "losers"),
     ("question", "response_A", "response_B", "label"), ("turns", "prompt"),
+    ("messages", "chosen", "rejected", "system", "history"), ("messages", "rejected_response"),
+    ("instruction", "input", "output"),
     ("instruction", "instruction_id_list", "kwargs"),
+    ("conversation_a", "conversation_b", "winner", "turn"),
+    ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+    ("prompt", "response1", "response2", "overall_preference"),
+    ("prompt", "response_1", "response_2", "individual_preference"),
+    ("prompt", "response_0", "response_1", "better_response_id"), ("prompt", "output_1", "output_2", "preference"),
+    ("prompt", "response1", "response2", "annotator1"), ("prompt", "chosen", "rejected", "margin"),
+    ("prompt", "answers"), ("prompt", "completions", "scores"),
 ]  # fmt: skip
 
 
