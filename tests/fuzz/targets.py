@@ -78,6 +78,14 @@ _COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.one_of(_text, _messages) for name in ("prompt", "chosen", "rejected")},
     **dict.fromkeys(("response_a", "response_b", "response_A", "question", "instruction", "answer", "source"), _text),
     **{name: _mostly(_numbers) for name in ("score_chosen", "score_rejected", "chosen-rating", "rejected-rating")},
+    **dict.fromkeys(("conversation_a", "conversation_b"), _messages),
+    **dict.fromkeys(
+        ("overall_preference", "better_response_id", "preference", "annotator1", "margin", "turn"), _numbers
+    ),
+    "individual_preference": _mostly(st.lists(_mostly(st.fixed_dictionaries({"score": _numbers})), max_size=3)),
+    "winner": _mostly(st.sampled_from(["model_a", "model_b", "tie (bothbad)"])),
+    **dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"), _mostly(st.sampled_from([0, 1, "1"]))),
+    "answers": _mostly(st.lists(_mostly(st.fixed_dictionaries({"answer": _text, "rank": _numbers})), max_size=3)),
     "label": _mostly(st.sampled_from(["A", "B", "tie", "A>B"])),
     "id": _mostly(st.one_of(texts, st.integers())),
     **{name: st.one_of(_text, _messages, _message) for name in ("messages", "rejected_response", "system", "input")},
@@ -103,6 +111,13 @@ _SHAPES = [
     ("messages", "chosen", "rejected", "system", "history"), ("messages", "rejected_response"),
     ("instruction", "input", "output"),
     ("instruction", "instruction_id_list", "kwargs"),
+    ("conversation_a", "conversation_b", "winner", "turn"),
+    ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+    ("prompt", "response1", "response2", "overall_preference"),
+    ("prompt", "response_1", "response_2", "individual_preference"),
+    ("prompt", "response_0", "response_1", "better_response_id"), ("prompt", "output_1", "output_2", "preference"),
+    ("prompt", "response1", "response2", "annotator1"), ("prompt", "chosen", "rejected", "margin"),
+    ("prompt", "answers"), ("prompt", "completions", "scores"),
 ]  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def one_of_three(row: Row) -> Label | None:
     flags = [_flag(row.get(name)) for name in columns]
     if sorted(flags, key=str) != [0, 0, 1]:
         raise Reject(f"{', '.join(columns)} are not one 1 and two 0")
-    return Label(("A", "B", "tie")[flags.index(1)])  # type: ignore[arg-type]
+    return Label(("A", "B", "tie")[flags.index(1)])
 
 
 def on_scale(row: Row) -> Label | None:
