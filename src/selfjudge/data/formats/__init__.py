@@ -70,8 +70,8 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
         if form is PREFERENCE and all(lacks_prompt(data) for data in head):
             hint = columns_hint(head[0]) or "call the column with the prompt `prompt`"
             raise DataError(
-                f"{origin}: no column here is known to hold the prompt, which is cut out of the responses only where no "
-                f"other column has text; {hint}."
+                f"{origin}: no column here is known to hold the prompt, which is cut out of the responses only where "
+                f"no other column has text; {hint}."
             )
         return form
     raise DataError(f"{origin}: {_unknown(head, found)}.")
