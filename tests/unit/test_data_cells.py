@@ -59,6 +59,9 @@ def test_a_dialogue_in_every_spelling(value: object) -> None:
         (" Blue. ", "assistant", [("assistant", " Blue. ")]),
         ("Blue.<|im_end|>\n", "assistant", [("assistant", "Blue.")]),
         ("Human: Sky?\n\nAssistant:", "user", [("user", "Sky?")]),
+        ("\n\nHuman: Sky?", "user", [("user", "Sky?")]),
+        ("Human: Sky?", "user", [("user", "Human: Sky?")]),
+        ("\n\nAssistant: Blue.", "assistant", [("assistant", "Blue.")]),
         ("<|im_start|>user\nSky?<|im_end|>\n<|im_start|>assistant\n", "user", [("user", "Sky?")]),
         ("<|im_start|>assistant\nBlue.<|im_end|>", "assistant", [("assistant", "Blue.")]),
         (

@@ -13,6 +13,7 @@ Turn = tuple[str, str]
 
 _FIRST = re.compile(r"\s*Human:")
 _NEXT = {"user": re.compile(r"\n\nAssistant:"), "assistant": re.compile(r"\n\nHuman:")}
+_HUMAN = "\n\nHuman:"
 
 _ROLES = r"(?:system|developer|user|assistant|tool|function|observation)"
 _CHATML = re.compile(rf"<\|im_start\|>\s*{_ROLES}\b")
@@ -37,7 +38,9 @@ def is_transcript(value: Any) -> bool:
 
 def is_rendered(value: Any) -> bool:
     """Whether a value is text that :func:`read_rendered` reads as turns."""
-    return is_transcript(value) or (isinstance(value, str) and _CHATML.search(value) is not None)
+    if not isinstance(value, str):
+        return False
+    return is_transcript(value) or value.startswith(_HUMAN) or _CHATML.search(value) is not None
 
 
 def read_transcript(text: str) -> tuple[Message, ...]:
@@ -79,8 +82,10 @@ def read_rendered(text: str, name: str, plain: Role) -> list[Turn]:
 
 
 def _turns(text: str, name: str, plain: Role) -> list[Turn]:
-    if is_transcript(text):
+    if is_transcript(text) or (plain == "user" and text.startswith(_HUMAN)):
         return [(message.role, message.content) for message in read_transcript(text)]
+    if plain == "assistant" and _NEXT["user"].match(text):
+        return [(message.role, message.content) for message in read_transcript(f"Human:{text}")][1:]
     if _CHATML.search(text):
         return _chatml_turns(text, name, plain)
     while text.rstrip().endswith(_CHATML_END):
