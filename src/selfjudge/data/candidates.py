@@ -10,8 +10,10 @@ from typing import Any
 
 from selfjudge.data.formats import Reject, Row
 from selfjudge.data.formats.base import own_id
-from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.formats.cells import read_turns
+from selfjudge.data.formats.messages import check_turns, clean_text
 from selfjudge.data.formats.numbers import to_number
+from selfjudge.data.formats.prompt_columns import in_context
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Message
@@ -67,7 +69,9 @@ def load_candidates(path: str | Path, limit: int | None = None) -> tuple[Candida
         try:
             texts, scores = _scored(data)
             row = Row(data, line, index, name)
-            found.append(Candidates(own_id(data) or str(index), read_prompt(row.column("prompt")), texts, scores))
+            prompt = in_context(row, read_turns(row, row.column("prompt"), "prompt", "user"))
+            check_turns(prompt)
+            found.append(Candidates(own_id(data) or str(index), prompt, texts, scores))
         except Reject as error:
             raise DataError(f"{path}, {position_word(path)} {line}: {error}; correct or remove this row.") from None
     if not found:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -253,7 +253,7 @@ def _columns(found: Sequence[tuple[Row, ...] | DroppedRow]) -> dict[str, list[An
 def _spans(is_target: Sequence[bool]) -> list[int]:
     """Returns start and end of each run of targets, one after the other."""
     edges = np.flatnonzero(np.diff(np.asarray([False, *is_target, False], dtype=np.int8)))
-    return cast(list[int], edges.tolist())
+    return edges.tolist()
 
 
 def _example(row: dict[str, Any]) -> tuple[Row, ...]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from selfjudge.data.formats import Reject, Row
 from selfjudge.data.formats.base import own_id
-from selfjudge.data.formats.messages import clean_text, read_prompt
+from selfjudge.data.formats.cells import read_turns
+from selfjudge.data.formats.messages import check_turns, clean_text
+from selfjudge.data.formats.prompt_columns import in_context
 from selfjudge.data.identity import prompt_key, text_key
 from selfjudge.data.raw import position_word, read_rows, source_name
 from selfjudge.errors import DataError
@@ -106,7 +108,9 @@ def eval_prompt(row: Row) -> EvalPrompt:
     if column is None:
         raise missing(row, PROMPT_COLUMNS)
     turns = _turns(row.data.get("turns"))
-    prompt = read_prompt(turns[0] if column == "turns" else row.data[column])
+    value = turns[0] if column == "turns" else row.column(column)
+    prompt = in_context(row, read_turns(row, value, column, "user"))
+    check_turns(prompt)
     answer = row.data.get("answer")
     return EvalPrompt(
         id=own_id(row.data) or question_id(row) or str(row.index),

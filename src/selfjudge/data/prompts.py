@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class LoadedPrompts:
     """The prompts of a source, the format it was read in, and what was dropped (preference files only)."""
 
     prompts: tuple[PromptRow, ...]
-    dropped: tuple[Dropped, ...]
+    dropped: Sequence[Dropped]
     format: str
     rows: int
 

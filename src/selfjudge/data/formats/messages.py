@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard, cast, get_args
+from typing import Any, TypeGuard
 
-from selfjudge.records import Message, Role
+from selfjudge.records import Message
 
 
 class Reject(Exception):
@@ -39,34 +39,6 @@ def clean_text(value: Any, name: str) -> str:
     except UnicodeEncodeError:
         raise Reject(f"{name} is not valid Unicode") from None
     return value
-
-
-def read_messages(value: Any, name: str) -> tuple[Message, ...]:
-    """A list of ``{"role", "content"}`` objects as messages; other keys of a message are ignored.
-
-    Raises:
-        Reject: not such a list, or a role other than system, user, assistant.
-    """
-    if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in value):
-        raise Reject(f"{name} is not a list of messages")
-    for item in value:
-        if item.get("role") not in get_args(Role):
-            raise Reject(f"{name} has a message of an unknown role")
-    return tuple(
-        Message(role=cast(Role, item["role"]), content=clean_text(item.get("content"), f"a message of {name}"))
-        for item in value
-    )
-
-
-def read_prompt(value: Any) -> tuple[Message, ...]:
-    """A prompt, given as text (one user message) or as messages, checked by :func:`check_turns`.
-
-    Raises:
-        Reject: neither text nor messages, or the turns break a rule.
-    """
-    prompt = user_message(value) if isinstance(value, str) else read_messages(value, "prompt")
-    check_turns(prompt)
-    return prompt
 
 
 def user_message(text: str) -> tuple[Message, ...]:

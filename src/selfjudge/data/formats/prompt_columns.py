@@ -74,7 +74,7 @@ def prompt_column(row: Row) -> Found | None:
     for other in PROMPTS:
         if row.data.get(other) == value:
             row.get(other)
-    columns = (name,)
+    columns: tuple[str, ...] = (name,)
     if name == "instruction" and isinstance(value, str) and isinstance(row.data.get("input"), str):
         more = row.get("input")
         if more.strip():

@@ -8,8 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from selfjudge.data.formats.base import Dropped, Format, Pairing, Parsed, Row, make_record
-from selfjudge.data.formats.messages import Reject, clean_text, is_text, read_prompt
+from selfjudge.data.formats.cells import read_turns
+from selfjudge.data.formats.messages import Reject, check_turns, is_text
 from selfjudge.data.formats.numbers import to_number
+from selfjudge.data.formats.prompt_columns import in_context
 from selfjudge.data.formats.ratings import Rated, choose_pair, ignore_fields
 from selfjudge.data.formats.strength import from_ratings
 from selfjudge.records import OVERALL, Message
@@ -55,7 +57,8 @@ def _fits(data: dict[str, Any]) -> bool:
 
 
 def _parse(row: Row, pairing: Pairing) -> Parsed:
-    prompt = read_prompt(clean_text(row.column("instruction"), "instruction"))
+    prompt = in_context(row, read_turns(row, row.column("instruction"), "instruction", "user"))
+    check_turns(prompt)
     completions = row.column("completions")
     if not isinstance(completions, list):
         raise Reject("completions is not a list")
