@@ -61,6 +61,14 @@ _TURN_MARKS = [
     *('[{"role": "user", "content": "', '"}]', "array([", "], dtype=object)", "{", "}", "[", "]", "'", '"', "\\", ","),
     *("[" * 3000, "{'role':" * 500, "-" * 3000, "9" * 5000, "\x00", "\ud800", "f'", "b'x'", "{1, 2}", "1e999", "NaN"),
 ]
+_DEEP = [
+    f'[{{"role": "user", "content": {"[" * 9000}{"]" * 9000}}}]',
+    f"[{{'role': 'user', 'content': {'[' * 9000}{']' * 9000}}}]",
+    f"[{{'role': 'user', 'content': {'-' * 9000}1}}]",
+    f"[{{'role': 'user', 'content': {'9' * 5000}}}]",
+    "[{'role': 'user', 'content': {[]: 1}}]",
+]
+"""Messages that parsers give up on."""
 _CSV = ['"', '""', ",", ";", "\r", "\n", "\r\n", "\x00", "prompt,chosen,rejected\n", "prompt", "x" * 200_000, "\ufeff"]
 
 
@@ -75,6 +83,7 @@ def texts_with_messages(values: Values, texts: Values) -> Values:
     held = st.one_of(st.lists(message, max_size=4), message, message.map(lambda m: {"messages": [m]}), values)
     turns = st.lists(st.tuples(st.sampled_from(_ROLES), texts), max_size=4)
     written = st.one_of(
+        st.sampled_from(_DEEP),
         held.map(json.dumps),
         held.map(repr),
         held.map(lambda value: f"array({value!r}, dtype=object)"),
