@@ -29,16 +29,30 @@ from selfjudge.records import PreferenceRecord
 Values = st.SearchStrategy[Any]
 LOADERS = (load_preferences, load_comparisons, load_prompts, load_candidates, load_judge_set, load_eval_prompts)
 
+_LISTS = ("completions", "responses", "answers", "outputs", "candidates")
+_NUMBER_LISTS = ("scores", "ratings", "ranks", "individual_preference")
+_NUMBERS = (
+    *("score_chosen", "score_rejected", "chosen_score", "rejected_score", "margin", "strength", "better_response_id"),
+    *("winner_model_a", "winner_model_b", "winner_tie", "annotator1", "annotator2", "turn"),
+)
+_LABELS = ("label", "winner", "preference", "preferred", "overall_preference")
+_SHAPES = [
+    ("prompt", "chosen", "rejected"), ("chosen", "rejected"), ("id", "prompt", "chosen", "rejected", "principle"),
+    ("prompt", "chosen", "rejected", "score_chosen", "score_rejected"), ("question", "chosen", "rejected", "margin"),
+    ("prompt", "response_a", "response_b", "label"), ("conversation_a", "conversation_b", "winner", "turn"),
+    ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+    ("prompt", "response_1", "response_2", "overall_preference"), ("instruction", "output_1", "output_2", "preference"),
+    ("prompt", "response_1", "response_2", "individual_preference"),
+    ("prompt", "response_0", "response_1", "better_response_id"), ("prompt", "responses", "scores"),
+    ("instruction", "input", "response1", "response2", "annotator1", "annotator2"), ("prompt", "answers"),
+    ("prompt", "candidates", "ranks"), ("instruction", "completions"),
+]  # fmt: skip
+"""Columns that make a row of some published set."""
 _NAMES = [
-    *("prompt", "question", "instruction", "input", "context", "history", "conversation", "messages", "system"),
-    *("chosen", "rejected", "response_a", "response_b", "response_0", "response_1", "answer_a", "answer_b", "output_1"),
-    *("output_2", "completions", "responses", "answers", "outputs", "candidates", "scores", "ratings", "ranks", "rank"),
-    *("score_chosen", "score_rejected", "chosen_score", "rejected_score", "margin", "label", "winner", "preference"),
-    *("preferred", "better_response_id", "overall_preference", "preference_strength", "individual_preference"),
-    *("winner_model_a", "winner_model_b", "winner_tie", "annotator1", "annotator2", "id", "source", "principle"),
-    *("strength", "annotations", "conversation_a", "conversation_b", "Unnamed: 0", "turns", "tools", "images"),
+    *dict.fromkeys(name for names in (_LISTS, _NUMBER_LISTS, _NUMBERS, _LABELS, *_SHAPES) for name in names),
+    *("context", "history", "conversation", "messages", "system", "system_prompt", "rank", "source", "annotations"),
+    *("Unnamed: 0", "turns", "tools", "images", "response_c"),
 ]
-"""Names that columns of preference data have."""
 _ROLES = ["system", "user", "assistant", "human", "gpt", "Human", "tool", "function", "model", "developer", ""]
 _TURN_MARKS = [
     *("\n\nHuman: ", "\n\nAssistant: ", "Human:", "\n", " ", "<|im_start|>", "<|im_end|>", "<|im_start|>user\n"),
@@ -47,6 +61,14 @@ _TURN_MARKS = [
     *('[{"role": "user", "content": "', '"}]', "array([", "], dtype=object)", "{", "}", "[", "]", "'", '"', "\\", ","),
     *("[" * 3000, "{'role':" * 500, "-" * 3000, "9" * 5000, "\x00", "\ud800", "f'", "b'x'", "{1, 2}", "1e999", "NaN"),
 ]
+_DEEP = [
+    f'[{{"role": "user", "content": {"[" * 9000}{"]" * 9000}}}]',
+    f"[{{'role': 'user', 'content': {'[' * 9000}{']' * 9000}}}]",
+    f"[{{'role': 'user', 'content': {'-' * 9000}1}}]",
+    f"[{{'role': 'user', 'content': {'9' * 5000}}}]",
+    "[{'role': 'user', 'content': {[]: 1}}]",
+]
+"""Messages that parsers give up on."""
 _CSV = ['"', '""', ",", ";", "\r", "\n", "\r\n", "\x00", "prompt,chosen,rejected\n", "prompt", "x" * 200_000, "\ufeff"]
 
 
@@ -61,6 +83,7 @@ def texts_with_messages(values: Values, texts: Values) -> Values:
     held = st.one_of(st.lists(message, max_size=4), message, message.map(lambda m: {"messages": [m]}), values)
     turns = st.lists(st.tuples(st.sampled_from(_ROLES), texts), max_size=4)
     written = st.one_of(
+        st.sampled_from(_DEEP),
         held.map(json.dumps),
         held.map(repr),
         held.map(lambda value: f"array({value!r}, dtype=object)"),
@@ -77,23 +100,35 @@ def _damaged(case: tuple[str, int, str]) -> str:
 
 
 def cells(values: Values, texts: Values) -> Values:
-    """Rows of columns with known names, and of others, with anything in them; and names given to their columns."""
-    name = st.one_of(st.sampled_from(_NAMES), st.sampled_from(_NAMES), texts)
-    numbers = st.sampled_from(
-        [0, 1, 2, -3, 1.5, "1", "7.0", "N/A", "nan", 10**400, True, None, "[1, 2]", "A", "model_b"]
-    )
-    cell = st.one_of(texts_with_messages(values, texts), st.lists(texts, max_size=3), numbers, values)
-    needed = st.sampled_from([_column_names(form) for form in FORMATS.values()])
-    row = needed.flatmap(
-        lambda names: st.tuples(
-            st.fixed_dictionaries(dict.fromkeys(names, cell)), st.dictionaries(name, cell, max_size=4)
-        )
-    ).map(lambda parts: parts[0] | parts[1])
-    return st.tuples(st.lists(row, min_size=1, max_size=3), st.dictionaries(name, name, max_size=2))
+    """Rows of columns with known names, and of others, mostly with what such a column holds; and names for columns."""
+    anything = st.one_of(texts_with_messages(values, texts), values)
+    plain = st.sampled_from(["x", "Name a fox.", "fox", "an owl, two foxes", '["a", "b"]', "a\n<extra_id_1>User\nb"])
+    said = st.one_of(plain, st.lists(plain, min_size=2, max_size=2), texts, anything)
+    number = st.sampled_from([0, 1, 2, -3, 1.5, "1", "7.0", "N/A", "nan", 10**400, 1e308, -1e308, True, None, 5])
+    fields = {"text": said, "score": number, "rank": number}
+    answer = st.one_of(said, st.fixed_dictionaries({}, optional=fields))
+    label = st.sampled_from(["A", "b", "tie", "model_a", "model_b", "tie (bothbad)", "A>B", 0, 1, 2, -2, 1.5, None])
+    lists = {
+        **dict.fromkeys(_LISTS, st.lists(answer, min_size=2, max_size=3)),
+        **dict.fromkeys(_NUMBER_LISTS, st.lists(number, min_size=2, max_size=3)),
+    }
+    likely = {
+        **dict.fromkeys(_NAMES, said),
+        **dict.fromkeys(_NUMBERS, number),
+        **dict.fromkeys(_LABELS, label),
+        **{name: st.one_of(found, found.map(repr), found.map(json.dumps)) for name, found in lists.items()},
+    }
 
+    def cell(name: str) -> Values:
+        return st.integers(0, 9).flatmap(lambda i: likely.get(name, said) if i else anything)
 
-def _column_names(form: Any) -> list[str]:
-    return [column if isinstance(column, str) else column[0] for column in form.columns]
+    def row(names: tuple[str, ...]) -> Values:
+        more = st.lists(st.one_of(st.sampled_from(_NAMES), texts), max_size=3)
+        return more.flatmap(lambda found: st.fixed_dictionaries({name: cell(name) for name in (*names, *found)}))
+
+    names = st.one_of(st.sampled_from(_SHAPES), st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4).map(tuple))
+    name = st.one_of(st.sampled_from(_NAMES), texts)
+    return st.tuples(st.lists(names.flatmap(row), min_size=1, max_size=3), st.dictionaries(name, name, max_size=2))
 
 
 @st.composite
