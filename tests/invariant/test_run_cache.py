@@ -1,0 +1,128 @@
+"""A run's data is prepared once: a second start finds it. A refused run leaves nothing, a finished one no cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfjudge.data import encoded, sources
+from selfjudge.data.store import Cache
+from selfjudge.errors import DataError, RecipeError
+from selfjudge.recipes.schema import Recipe
+from selfjudge.training.jsft import run_jsft
+from selfjudge.training.jsft_trainer import JsftTrainer
+from selfjudge.training.run_cache import run_cache
+from selfjudge.training.self_training import run_self_training
+
+STAGES = {"jsft": run_jsft, "train": run_self_training}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what reads or tokenizes data, as it is called."""
+    found: list[str] = []
+
+    def noted(module: Any, name: str) -> None:
+        honest = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found.append(name)
+            return honest(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    noted(sources, "write_items")
+    noted(encoded, "_mapped_part")
+    return found
+
+
+def small(tiny_recipe: Callable[..., Recipe]) -> Recipe:
+    steps = {"training": {"max_steps": 2, "save_strategy": "no"}}
+    return tiny_recipe(12, jsft=steps, self_training=steps)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_start_is_gone_on_with(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    recipe, folder = small(tiny_recipe), tmp_path / "runs" / "run"
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("selfjudge.training.run_folder.RunFolder.open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            STAGES[stage](recipe, folder)
+    assert calls.count("write_items") == 1
+    assert "_mapped_part" in calls
+    assert [path.name for path in folder.iterdir()] == ["cache"]
+    calls.clear()
+    run = STAGES[stage](recipe, folder)  # without --resume: nothing was trained yet
+    assert calls == []
+    assert run.info["status"] == "finished"
+    assert not (folder / "cache").exists()
+
+
+def test_a_resumed_run_prepares_nothing_anew(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(tiny_recipe)
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(JsftTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_jsft(recipe, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
+    calls.clear()
+    run_jsft(recipe, tmp_path / "run", resume=True)
+    assert calls == []
+
+
+def test_another_seed_or_other_data_is_prepared_anew(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str]
+) -> None:
+    from selfjudge.data.load import prepare_data
+
+    data = small(tiny_recipe).data
+    file = tmp_path / "own.jsonl"
+    row = '{"prompt": "Say it.", "chosen": "It.", "rejected": "No."}\n'
+    file.write_text(row)
+    own = data.model_copy(update={"sources": [data.sources[0].model_copy(update={"path": str(file)})]})
+    cache = Cache(tmp_path / "cache")
+    for section, seed, anew in ((data, 0, 1), (data, 0, 0), (data, 1, 1), (own, 0, 1), (own, 0, 0)):
+        calls.clear()
+        prepare_data(section, seed, cache)
+        assert len(calls) == anew
+    file.write_text(row.replace("No.", "Not."))
+    calls.clear()
+    assert prepare_data(own, 0, cache).policy[0].rejected == "Not."
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_refused_run_leaves_nothing(tmp_path: Path, tiny_recipe: Callable[..., Recipe], stage: str) -> None:
+    longest, rollout = {"max_length": 16}, {"rollout": {"max_new_tokens": 15}}
+    recipe = tiny_recipe(12, data=longest, jsft={"rows": "judgment"}, self_training=rollout)
+    with pytest.raises(DataError, match="is left"):
+        STAGES[stage](recipe, tmp_path / "runs" / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    with pytest.raises(DataError, match="is left"):
+        STAGES[stage](recipe, tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_an_error_during_a_run_leaves_its_cache(tmp_path: Path) -> None:
+    Cache(tmp_path / "run" / "cache").folder("rows", 1)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(RecipeError), run_cache(tmp_path / "run"):
+        raise RecipeError("something else")
+    assert (tmp_path / "run" / "cache").is_dir()
