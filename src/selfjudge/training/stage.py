@@ -57,16 +57,19 @@ def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRo
     def write() -> None:
         for source, left in data.unused:
             _logger.warning("%s: not used: %s in %d rows, such as: %s", source, left.name, left.rows, left.example)
-        with (run.path / "dropped.jsonl").open("w", encoding="utf-8") as handle:
-            for source, item in data.dropped:
-                handle.write(json_line({"source": source, **asdict(item)}) + "\n")
-            for row in chain(*dropped):
-                handle.write(json_line(asdict(row)) + "\n")
+        path = run.path / "dropped.jsonl"
+        path.unlink(missing_ok=True)
+        if count:
+            with path.open("w", encoding="utf-8") as handle:
+                for source, item in data.dropped:
+                    handle.write(json_line({"source": source, **asdict(item)}) + "\n")
+                for row in chain(*dropped):
+                    handle.write(json_line(asdict(row)) + "\n")
 
+    count = len(data.dropped) + sum(map(len, dropped))
     on_main(write)
     unused = [{"source": source, "name": left.name, "rows": left.rows} for source, left in data.unused]
-    counts = {"records": data.records, "dropped": len(data.dropped) + sum(map(len, dropped))}
-    run.update(data=data.fingerprints, **counts, unused=unused, **info)
+    run.update(data=data.fingerprints, records=data.records, dropped=count, unused=unused, **info)
 
 
 class MetricsFile(TrainerCallback):
