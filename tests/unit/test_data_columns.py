@@ -58,7 +58,8 @@ def test_columns_change_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"promt": "question"}, "columns: no format reads `promt`; choose from annotator1, "),
+        ({"promt": "question"}, "columns: no format reads `promt`; choose a name such as prompt"),
+        ({"zzz": "question"}, "columns: no format reads `zzz`; choose a name such as prompt, chosen, rejected, "),
         ({"prompt": "ask"}, "columns: the first rows have no `ask` to be `prompt`; choose from better_answer, other, "),
         ({"prompt": "topic", "chosen": "topic"}, "columns: `topic` is to be both `prompt` and `chosen`; name two"),
     ],

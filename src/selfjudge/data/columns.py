@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from selfjudge.errors import DataError
@@ -61,7 +62,8 @@ def check_columns(
     found = sorted({name for data in head for name in data})
     for ours, theirs in columns.items():
         if ours not in known:
-            raise DataError(f"{origin}: columns: no format reads `{ours}`; choose from {', '.join(sorted(known))}.")
+            near = get_close_matches(ours, sorted(known), n=3) or ("prompt", "chosen", "rejected", "system", "history")
+            raise DataError(f"{origin}: columns: no format reads `{ours}`; choose a name such as {', '.join(near)}.")
         if theirs not in found:
             raise DataError(
                 f"{origin}: columns: the first rows have no `{theirs}` to be `{ours}`; choose from {', '.join(found)}."
