@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selfjudge.baselines.scorer import load_scorer as load_scorer
     from selfjudge.client import AsyncClient as AsyncClient
     from selfjudge.core.losses import preference_loss as preference_loss
+    from selfjudge.data.formats.messages import Reject as Reject
     from selfjudge.data.sources import load_preferences as load_preferences
     from selfjudge.engines.base import Engine as Engine
     from selfjudge.engines.base import SamplingParams as SamplingParams
@@ -53,6 +54,7 @@ _HOME = {
     "baselines.scorer": ("RewardScorer", "best_of", "load_scorer"),
     "client": ("AsyncClient",),
     "core.losses": ("preference_loss",),
+    "data.formats.messages": ("Reject",),
     "data.sources": ("load_preferences",),
     "engines.base": ("Engine", "SamplingParams"),
     "engines.hf": ("TransformersEngine",),

@@ -38,7 +38,7 @@ Format = Annotated[
     str,
     typer.Option(
         help="auto, or force: hh, ultrafeedback, arena, helpsteer, safe_rlhf, alpaca_farm, pandalm, judge, preference, "
-        "ranked, records."
+        "ranked, records; or module:function of your own."
     ),
 ]
 Columns = Annotated[

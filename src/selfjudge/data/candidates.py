@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfjudge.data.formats import Reject, Row
@@ -14,7 +13,7 @@ from selfjudge.data.formats.cells import read_turns
 from selfjudge.data.formats.messages import check_turns, clean_text
 from selfjudge.data.formats.numbers import to_number
 from selfjudge.data.formats.prompt_columns import in_context
-from selfjudge.data.raw import position_word, read_rows, source_name
+from selfjudge.data.raw import Source, origin_of, position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Message
 
@@ -53,8 +52,8 @@ class Candidates:
         return Candidates(self.id, self.prompt, at(self.texts), at(self.scores), logprobs)
 
 
-def load_candidates(path: str | Path, limit: int | None = None) -> tuple[Candidates, ...]:
-    """The scored answers of a file, in one of three formats.
+def load_candidates(path: Source, limit: int | None = None) -> tuple[Candidates, ...]:
+    """The scored answers of a file or of rows from Python, in one of three formats.
 
     ``candidates`` (texts) with ``scores``; ``samples`` of ``response`` with ``score`` or
     ``gpt4turbo_winrate_vs_gpt35turbo``, those without a score left out; or ``best`` and ``losers`` (RMB), which score
@@ -64,7 +63,8 @@ def load_candidates(path: str | Path, limit: int | None = None) -> tuple[Candida
         DataError: the file cannot be read or is empty, or a row is malformed (it is named).
     """
     found = []
-    name = source_name(path)
+    origin = origin_of(path)
+    name = source_name(origin)
     for index, (line, data) in enumerate(read_rows(path, limit=limit)):
         try:
             texts, scores = _scored(data)
@@ -73,9 +73,9 @@ def load_candidates(path: str | Path, limit: int | None = None) -> tuple[Candida
             check_turns(prompt)
             found.append(Candidates(own_id(data) or str(index), prompt, texts, scores))
         except Reject as error:
-            raise DataError(f"{path}, {position_word(path)} {line}: {error}; correct or remove this row.") from None
+            raise DataError(f"{origin}, {position_word(origin)} {line}: {error}; correct or remove this row.") from None
     if not found:
-        raise DataError(f"{path}: there is no row in it; check the file.")
+        raise DataError(f"{origin}: there is no row in it; check the file.")
     return tuple(found)
 
 

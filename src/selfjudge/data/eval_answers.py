@@ -25,6 +25,7 @@ from selfjudge.data.formats import Reject, Row
 from selfjudge.data.formats.messages import clean_text
 from selfjudge.data.identity import prompt_key
 from selfjudge.data.io import atomic_writer
+from selfjudge.data.raw import Source, origin_of
 from selfjudge.errors import DataError
 from selfjudge.records import Message
 
@@ -42,8 +43,8 @@ class _Answers:
     by_question: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def load_answers(path: str | Path, prompts: Sequence[EvalPrompt]) -> list[str]:
-    """The answer of a file to each of the prompts.
+def load_answers(path: Source, prompts: Sequence[EvalPrompt]) -> list[str]:
+    """The answer of a file, or of rows from Python, to each of the prompts.
 
     A row has a prompt as :func:`selfjudge.data.eval_prompts.load_eval_prompts` reads it, and the answer as ``output``,
     ``winner``, ``answer`` or ``response``; it answers the prompt that reads the same. Or it has ``question_id``
@@ -54,14 +55,14 @@ def load_answers(path: str | Path, prompts: Sequence[EvalPrompt]) -> list[str]:
         DataError: the file cannot be read, a row is malformed, or a prompt has no answer, two different ones, or not
             one to each of its turns.
     """
-    answers = _read(path)
+    answers, origin = _read(path), origin_of(path)
     if answers.by_question:
-        _check_ids(path, prompts, next(iter(answers.by_question)))
-    found = [_answer_to(prompt, answers, path) for prompt in prompts]
+        _check_ids(origin, prompts, next(iter(answers.by_question)))
+    found = [_answer_to(prompt, answers, origin) for prompt in prompts]
     unanswered = [prompt for prompt, text in zip(prompts, found, strict=True) if text is None]
     if unanswered:
         raise DataError(
-            f"{path} has no answer to {len(unanswered)} of {len(prompts)} prompts, the first of id "
+            f"{origin} has no answer to {len(unanswered)} of {len(prompts)} prompts, the first of id "
             f"{unanswered[0].id!r}: answer them, or name the prompts that it answers."
         )
     return [text for text in found if text is not None]
@@ -84,7 +85,7 @@ def write_alpaca_outputs(path: Path, prompts: Sequence[EvalPrompt], answers: Seq
         handle.write("\n")
 
 
-def _read(path: str | Path) -> _Answers:
+def _read(path: Source) -> _Answers:
     found = _Answers()
     for row in answer_rows(path):
         try:
@@ -102,29 +103,29 @@ def _read(path: str | Path) -> _Answers:
     return found
 
 
-def _check_ids(path: str | Path, prompts: Sequence[EvalPrompt], first: str) -> None:
+def _check_ids(origin: str, prompts: Sequence[EvalPrompt], first: str) -> None:
     """Raises DataError unless every prompt can be found by the id of its question."""
     names = f"{', '.join(QUESTION_ID_COLUMNS[:-1])} or {QUESTION_ID_COLUMNS[-1]}"
     if all(prompt.question_id is None for prompt in prompts):
         raise DataError(
-            f"{path} names questions by their id, such as {first!r}, but no prompt has {names}: give the benchmark's "
+            f"{origin} names questions by their id, such as {first!r}, but no prompt has {names}: give the benchmark's "
             "file of questions as the prompts."
         )
     question, times = Counter(p.question_id for p in prompts if p.question_id is not None).most_common(1)[0]
     if times > 1:
         raise DataError(
-            f"{path} names questions by their id, but {times} prompts have the id {question!r}: give each its own."
+            f"{origin} names questions by their id, but {times} prompts have the id {question!r}: give each its own."
         )
 
 
-def _answer_to(prompt: EvalPrompt, answers: _Answers, path: str | Path) -> str | None:
+def _answer_to(prompt: EvalPrompt, answers: _Answers, origin: str) -> str | None:
     turns = answers.by_question.get(prompt.question_id or "")
     if turns is None:
         return answers.by_prompt.get(prompt_key(prompt.prompt))
     asked = 1 + len(prompt.later_turns)
     if len(turns) != asked:
         raise DataError(
-            f"{path}, question {prompt.question_id!r}: the turns are {asked}, the answers {len(turns)}; give one "
+            f"{origin}, question {prompt.question_id!r}: the turns are {asked}, the answers {len(turns)}; give one "
             "answer to each turn, or name the prompts that it answers."
         )
     dialogue = [Message(role="assistant", content=turns[0])]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfjudge.data.formats import Reject, Row
@@ -13,7 +12,7 @@ from selfjudge.data.formats.cells import read_turns
 from selfjudge.data.formats.messages import check_turns, clean_text
 from selfjudge.data.formats.prompt_columns import in_context
 from selfjudge.data.identity import prompt_key, text_key
-from selfjudge.data.raw import position_word, read_rows, source_name
+from selfjudge.data.raw import Source, origin_of, position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Message
 
@@ -47,12 +46,12 @@ class EvalPrompt:
     question_id: str | None = None
 
 
-def load_eval_prompts(path: str | Path, limit: int | None = None) -> tuple[EvalPrompt, ...]:
+def load_eval_prompts(path: Source, limit: int | None = None) -> tuple[EvalPrompt, ...]:
     """The prompts of a file with ``prompt`` (text or messages), AlpacaEval's ``instruction`` or FastChat's ``turns``.
 
     A turn is text or, as Arena-Hard has it, an object with the text as ``content``. ``turns`` beside ``prompt`` adds
     the later turns. For the checkers ``answer`` is kept, and IFEval's ``instruction_id_list`` and ``kwargs``.
-    ``limit``: rows at most.
+    Rows from Python are taken too. ``limit``: rows at most.
 
     Raises:
         DataError: the file cannot be read or is empty, a row is malformed, or two rows ask the same.
@@ -68,7 +67,7 @@ def load_eval_prompts(path: str | Path, limit: int | None = None) -> tuple[EvalP
             raise bad_row(path, row, Reject(f"the same prompt as that of id {found[key].id!r}"))
         found[key] = prompt
     if not found:
-        raise DataError(f"{path}: there is no row in it; check the file.")
+        raise DataError(f"{origin_of(path)}: there is no row in it; check the file.")
     return tuple(found.values())
 
 
@@ -88,13 +87,13 @@ def dialogue_text(turns: Sequence[Message]) -> str:
     return "\n\n".join([first.content, transcript(later)]) if later else first.content
 
 
-def answer_rows(path: str | Path, limit: int | None = None) -> list[Row]:
-    """Returns the rows of a file of prompts or answers.
+def answer_rows(path: Source, limit: int | None = None) -> list[Row]:
+    """Returns the rows of a file of prompts or answers, or those given in Python.
 
     Raises:
         DataError: the file cannot be read.
     """
-    name = source_name(path)
+    name = source_name(origin_of(path))
     return [Row(data, line, index, name) for index, (line, data) in enumerate(read_rows(path, limit=limit))]
 
 
@@ -164,6 +163,7 @@ def _instructions(ids: Any, kwargs: Any) -> tuple[Instruction, ...]:
     return tuple(Instruction(name, k) for name, k in zip(ids, given, strict=True))
 
 
-def bad_row(path: str | Path, row: Row, error: Reject) -> DataError:
+def bad_row(path: Source, row: Row, error: Reject) -> DataError:
     """Returns the error that names a row of a file."""
-    return DataError(f"{path}, {position_word(path)} {row.line}: {error}; correct or remove this row.")
+    origin = origin_of(path)
+    return DataError(f"{origin}, {position_word(origin)} {row.line}: {error}; correct or remove this row.")

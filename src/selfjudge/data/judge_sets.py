@@ -6,12 +6,11 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfjudge.data.formats import HEAD_ROWS, Dropped, Pairing, Reject, Row, find_format, recognise
 from selfjudge.data.formats.judge import TWO_ANSWERS, read_comparison
-from selfjudge.data.raw import position_word, read_rows, source_name
+from selfjudge.data.raw import Source, origin_of, position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, PreferenceRecord
 
@@ -24,26 +23,30 @@ class JudgePair:
     subset: str
 
 
-def load_judge_set(path: str | Path) -> tuple[JudgePair, ...]:
+def load_judge_set(path: Source) -> tuple[JudgePair, ...]:
     """Every row of a test set of judges, in its order.
 
     Taken are files of two answers with a label or without (judge files, JudgeBench, Chatbot Arena, HelpSteer, …; see
-    :func:`selfjudge.data.formats.judge.read_comparison`), and preference files such as RewardBench (``prompt``,
-    ``chosen``, ``rejected``). The subset is the columns ``set`` and ``subset``, for
-    JudgeBench ``source``, else the file's name. :func:`as_comparison` draws which side of a preference is shown first.
+    :func:`selfjudge.data.formats.judge.read_comparison`), preference files such as RewardBench (``prompt``,
+    ``chosen``, ``rejected``), and rows of either kind given in Python. The subset is the columns ``set`` and
+    ``subset``, for JudgeBench ``source``, else the file's name, for rows ``rows``. :func:`as_comparison` draws which
+    side of a preference is shown first.
 
     Raises:
         DataError: the file cannot be read or is empty, its format is not known, or a row is malformed (it is named).
     """
-    head = [_as_judge_row(data) for _, data in itertools.islice(read_rows(path), HEAD_ROWS)]
+    origin = origin_of(path)
+    raw = read_rows(path)
+    first = list(itertools.islice(raw, HEAD_ROWS))
+    head = [_as_judge_row(data) for _, data in first]
     if not head:
-        raise DataError(f"{path}: there is no row in it; check the file.")
+        raise DataError(f"{origin}: there is no row in it; check the file.")
     form = recognise(head)
     if form not in TWO_ANSWERS:  # those may do without a label here
-        form = find_format(head, str(path))
-    name = source_name(path)
+        form = find_format(head, origin)
+    name = source_name(origin)
     pairs: list[JudgePair] = []
-    for index, (line, data) in enumerate(read_rows(path)):
+    for index, (line, data) in enumerate(itertools.chain(first, raw)):
         row = Row(_as_judge_row(data), line, index, name)
         try:
             if form in TWO_ANSWERS:
@@ -51,7 +54,7 @@ def load_judge_set(path: str | Path) -> tuple[JudgePair, ...]:
             else:
                 found = [as_comparison(r) for r in _records(form.parse(row, Pairing()))]
         except Reject as error:
-            raise DataError(f"{path}, {position_word(path)} {line}: {error}; correct or remove this row.") from None
+            raise DataError(f"{origin}, {position_word(origin)} {line}: {error}; correct or remove this row.") from None
         pairs += [JudgePair(comparison, _subset(row.data) or name) for comparison in found]
     return tuple(pairs)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from selfjudge.data.columns import Unused
 from selfjudge.data.formats import Dropped
+from selfjudge.data.raw import Rows
 from selfjudge.data.record_files import as_dropped, as_prompt
 from selfjudge.data.sources import Loaded, given_records, held_out_below, load_preferences
 from selfjudge.data.store import Cache, Stored, joined
@@ -42,19 +43,21 @@ class PreparedData:
     unused: tuple[tuple[str, Unused], ...] = ()
 
 
-def load_source(source: SourceSection, data: DataSection, seed: int, cache: Cache | None = None) -> Loaded:
-    """Loads one source of a recipe; ``builtin:world`` makes its pairs on the spot.
+def load_source(
+    source: SourceSection, data: DataSection, seed: int, cache: Cache | None = None, rows: Rows | None = None
+) -> Loaded:
+    """Loads one source of a recipe; ``builtin:world`` makes its pairs on the spot. ``rows`` take the place of its path.
 
     Raises:
         DataError: as :func:`selfjudge.data.sources.load_preferences`.
     """
-    if source.path == BUILTIN_WORLD:
+    if rows is None and source.path == BUILTIN_WORLD:
         from selfjudge.world.people import preference_records
 
         count = source.limit or WORLD_PAIRS
         return given_records(lambda: preference_records(count, seed), "world", seed, count, cache=cache or Cache())
     return load_preferences(
-        source.path,
+        source.path if rows is None else rows,
         format=source.format,
         columns=source.columns,
         subset=source.subset,
@@ -67,8 +70,8 @@ def load_source(source: SourceSection, data: DataSection, seed: int, cache: Cach
     )
 
 
-def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> PreparedData:
-    """Loads all sources and splits them by use and prompt.
+def prepare_data(data: DataSection, seed: int, cache: Cache | None = None, rows: Rows | None = None) -> PreparedData:
+    """Loads all sources and splits them by use and prompt. ``rows`` take the place of the path of a single source.
 
     What is read lies in ``cache``, by default a temporary folder that goes with the last of the sequences.
 
@@ -83,7 +86,7 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None) -> Pr
     fingerprints: dict[str, str] = {}
     records: dict[str, int] = {}
     for source in data.sources:
-        loaded = load_source(source, data, seed, cache)
+        loaded = load_source(source, data, seed, cache, rows)
         is_held = loaded.records.numbers("side") < below if below < 2**64 else np.ones(len(loaded.records), bool)
         train = loaded.records.select(np.flatnonzero(~is_held))
         for use in source.use:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, recognise
@@ -14,7 +14,7 @@ from selfjudge.data.formats.judge import read_comparison
 from selfjudge.data.formats.messages import check_turns, clean_text
 from selfjudge.data.formats.prompt_columns import find_prompt
 from selfjudge.data.identity import first_of_each, prompt_key
-from selfjudge.data.raw import position_word, read_rows, source_name
+from selfjudge.data.raw import RawRows, Source, origin_of, position_word, read_rows, source_name
 from selfjudge.data.sources import load_preferences
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Message
@@ -40,71 +40,79 @@ class LoadedPrompts:
 
 
 def load_comparisons(
-    path: str | Path, *, subset: str | None = None, split: str = "train", limit: int | None = None
+    path: Source, *, subset: str | None = None, split: str = "train", limit: int | None = None
 ) -> tuple[Comparison, ...]:
     """Every row of a file of two answers (see :func:`selfjudge.data.formats.judge.read_comparison`).
 
+    Rows from Python are taken too (see :func:`selfjudge.data.raw.read_rows`).
     The label may be missing; ``id`` defaults to the index (from 0) as text.
 
     Raises:
         DataError: the file cannot be read or is empty, or a row is malformed (its line is named).
     """
-    found = tuple(_comparison(row, path) for row in _rows(path, subset, split, limit))
+    origin = origin_of(path)
+    found = tuple(_comparison(row, origin) for row in _rows(read_rows(path, subset, split, limit), origin))
     if not found:
-        raise DataError(f"{path}: there is no row in it; check the file or the split.")
+        raise DataError(f"{origin}: there is no row in it; check the file or the split.")
     return found
 
 
 def load_prompts(
-    path: str | Path, *, subset: str | None = None, split: str = "train", limit: int | None = None
+    path: Source, *, subset: str | None = None, split: str = "train", limit: int | None = None
 ) -> LoadedPrompts:
     """The prompts of a prompts file: ``prompt`` (text or messages), optional ``candidates`` (texts), optional ``id``.
 
     A preference or judge file gives its prompts, each distinct one once. A file of rated answers with a ``prompt`` is
-    read as a prompts file. ``limit`` counts rows read.
+    read as a prompts file. Rows from Python are taken too. ``limit`` counts rows read.
 
     Raises:
         DataError: the file cannot be read, is empty, has no ``prompt``, or a row is malformed (its line is named).
     """
-    head = [row.data for row in itertools.islice(_rows(path, subset, split, limit), HEAD_ROWS)]
+    origin = origin_of(path)
+    raw = read_rows(path, subset, split, limit)
+    first = list(itertools.islice(raw, HEAD_ROWS))  # what a generator has given is not there a second time
+    raw, head = itertools.chain(first, raw), [data for _, data in first]
     if not head:
-        raise DataError(f"{path}: there is no row in it; check the file or the split.")
+        raise DataError(f"{origin}: there is no row in it; check the file or the split.")
     form = recognise(head)
     columns = sorted({column for data in head for column in data})
     if form is FORMATS["judge"]:
-        pairs = [_comparison(row, path) for row in _rows(path, subset, split, limit)]
+        pairs = [_comparison(row, origin) for row in _rows(raw, origin)]
         return LoadedPrompts(_distinct(PromptRow(pair.id, pair.prompt) for pair in pairs), (), form.name, len(pairs))
     if form is not None and not (form is FORMATS["ranked"] and "prompt" in columns):
-        loaded = load_preferences(path, format=form.name, subset=subset, split=split, limit=limit)
+        again = path if isinstance(path, str | os.PathLike) else (data for _, data in raw)
+        loaded = load_preferences(again, format=form.name, subset=subset, split=split, limit=limit)
         prompts = _distinct(PromptRow(record.id, record.prompt) for record in loaded.records)
         return LoadedPrompts(prompts, loaded.dropped, form.name, loaded.rows)
     if "prompt" not in columns:
-        raise DataError(f"{path}: the column `prompt` is missing; found: {', '.join(columns)}. Rename one to `prompt`.")
-    found = tuple(_prompt(row, path) for row in _rows(path, subset, split, limit))
+        raise DataError(
+            f"{origin}: the column `prompt` is missing; found: {', '.join(columns)}. Rename one to `prompt`."
+        )
+    found = tuple(_prompt(row, origin) for row in _rows(raw, origin))
     return LoadedPrompts(found, (), "prompts", len(found))
 
 
-def _rows(path: str | Path, subset: str | None, split: str, limit: int | None) -> Iterable[Row]:
-    name = source_name(path)
-    for index, (line, data) in enumerate(read_rows(path, subset, split, limit)):
+def _rows(raw: RawRows, origin: str) -> Iterator[Row]:
+    name = source_name(origin)
+    for index, (line, data) in enumerate(raw):
         yield Row(data, line, index, name)
 
 
-def _comparison(row: Row, path: str | Path) -> Comparison:
+def _comparison(row: Row, origin: str) -> Comparison:
     try:
         return read_comparison(row)
     except Reject as error:
-        raise _bad_row(row, path, error) from None
+        raise _bad_row(row, origin, error) from None
 
 
-def _prompt(row: Row, path: str | Path) -> PromptRow:
+def _prompt(row: Row, origin: str) -> PromptRow:
     try:
         row.column("prompt")  # a column of another name is no prompt of a prompts file
         prompt = find_prompt(row) or ()
         check_turns(prompt)
         return PromptRow(own_id(row.data) or str(row.index), prompt, _candidates(row.data.get("candidates")))
     except Reject as error:
-        raise _bad_row(row, path, error) from None
+        raise _bad_row(row, origin, error) from None
 
 
 def _candidates(value: Any) -> tuple[str, ...] | None:
@@ -115,8 +123,8 @@ def _candidates(value: Any) -> tuple[str, ...] | None:
     return tuple(clean_text(text, "a candidate") for text in value)
 
 
-def _bad_row(row: Row, path: str | Path, error: Reject) -> DataError:
-    return DataError(f"{path}, {position_word(path)} {row.line}: {error}; correct or remove this row.")
+def _bad_row(row: Row, origin: str, error: Reject) -> DataError:
+    return DataError(f"{origin}, {position_word(origin)} {row.line}: {error}; correct or remove this row.")
 
 
 def _distinct(rows: Iterable[PromptRow]) -> tuple[PromptRow, ...]:

@@ -1,47 +1,67 @@
-"""Raw rows, each with its position, from a Hub id or a local file."""
+"""Raw rows, each with its position, from a Hub id, a local file, or Python."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+from pydantic import BaseModel
 
 from selfjudge.data.csv_files import read_csv
 from selfjudge.data.io import json_type, open_text, read_jsonl
+from selfjudge.data.plain import plain
 from selfjudge.errors import DataError
+from selfjudge.recipes.section import ROWS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 RawRows = Iterator[tuple[int, dict[str, Any]]]
+Rows: TypeAlias = Iterable[Mapping[str, Any] | BaseModel]
+"""Rows in Python: a ``datasets.Dataset``, or any iterable of mappings or of records."""
+Source: TypeAlias = str | Path | Rows
+"""Where rows are from: a file's path, a Hub id, or the rows themselves."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def read_rows(path: str | Path, subset: str | None = None, split: str = "train", limit: int | None = None) -> RawRows:
+def read_rows(path: Source, subset: str | None = None, split: str = "train", limit: int | None = None) -> RawRows:
     """Yields ``(position, row)``: the line of a JSONL file, the number of the item or row of any other; both from 1.
 
-    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet), a local dataset folder, or a Hub id
-    ``org/name``.
+    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet), a local dataset folder, a Hub id
+    ``org/name``, or the rows themselves: a ``datasets.Dataset``, or any iterable of mappings or records.
     ``subset`` (a config or a data directory) and ``split`` choose within a Hub dataset or folder; a JSON object with
     several lists is searched for ``split`` too. ``limit``: at most so many rows from the start.
 
     Raises:
-        DataError: nothing there, not readable, a malformed line, or an unsupported file type.
+        DataError: nothing there, not readable, a malformed line, an unsupported file type, or a row that is no mapping.
     """
-    return itertools.islice(_open(str(path), subset, split), limit)
+    rows = _open(str(path), subset, split) if isinstance(path, str | os.PathLike) else _given_rows(path)
+    return itertools.islice(rows, limit)
 
 
-def source_state(path: str | Path, subset: str | None = None, split: str = "train") -> list[Any]:
+def origin_of(path: Source) -> str:
+    """How messages and run folders call a source: a file's path or the Hub id; rows from Python are ``rows``."""
+    return str(path) if isinstance(path, str | os.PathLike) else ROWS
+
+
+def source_state(path: Source, subset: str | None = None, split: str = "train") -> list[Any] | None:
     """What tells a source from itself before a change: a file's place, size and time, or a dataset's own fingerprint.
+
+    None for rows of which nothing tells: they can be others each time.
 
     Raises:
         DataError: as :func:`read_rows` for a dataset. A file that is missing is found out when it is read.
     """
+    if not isinstance(path, str | os.PathLike):
+        return [path._fingerprint] if _is_dataset(path) else None
     if Path(path).is_file():
         stat = Path(path).stat()
         return [str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns]
@@ -51,7 +71,7 @@ def source_state(path: str | Path, subset: str | None = None, split: str = "trai
 
 
 def source_name(path: str | Path) -> str:
-    """How records name the source: a file's name without its suffixes, or the Hub id."""
+    """How records name the source: a file's name without its suffixes, the Hub id, or ``rows``."""
     name = Path(path).name
     suffix = next((suffix for suffix in (".jsonl.gz", *SUFFIXES) if name.endswith(suffix)), None)
     return name.removesuffix(suffix) if suffix else str(path)
@@ -76,7 +96,30 @@ def _open(path: str, subset: str | None, split: str) -> RawRows:
         raise DataError(f"{path}: this file type is not supported; use one of {', '.join(SUFFIXES)}.")
     if Path(path).is_dir() or _HUB_ID.fullmatch(path):
         return _dataset_rows(path, subset, split)
+    if path == ROWS:
+        raise DataError(f"{ROWS}: these are rows that came from Python, not a file; give them again as rows=....")
     raise DataError(f"{path}: there is no such file, and it does not look like a Hub id (org/name); check the path.")
+
+
+def _given_rows(rows: Rows) -> RawRows:
+    """Rows of Python objects, made plain. What the iterable itself raises is left as it is."""
+    wanted = "give a datasets.Dataset, or an iterable of mappings from column to value"
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        raise DataError(f"{ROWS}: found one {type(rows).__name__}, which is not a list of rows; {wanted}.")
+    for number, row in enumerate(rows.with_format(None) if _is_dataset(rows) else rows, start=1):
+        content = plain(row)
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise DataError(f"{ROWS}, row {number}: expected a mapping, found {_described(content)}; {wanted}.")
+        yield number, content
+
+
+def _described(row: Any) -> str:
+    return "a column whose name is not text" if isinstance(row, dict) else json_type(row)
+
+
+def _is_dataset(rows: Any) -> TypeGuard[Dataset]:
+    library = sys.modules.get("datasets")  # whoever has a dataset has imported it, which takes a second or two
+    return library is not None and isinstance(rows, library.Dataset)
 
 
 def _json_rows(path: Path, split: str) -> RawRows:

@@ -27,8 +27,9 @@ from selfjudge.data.formats import (
     TieRule,
     find_format,
 )
+from selfjudge.data.formats.own import OwnFormat, Parse, own_format
 from selfjudge.data.io import json_line, write_json, write_jsonl
-from selfjudge.data.raw import RawRows, read_rows, source_name, source_state
+from selfjudge.data.raw import RawRows, Source, origin_of, position_word, read_rows, source_name, source_state
 from selfjudge.data.record_files import as_dropped, as_record, dropped_schema, record_row, record_schema, side
 from selfjudge.data.store import Cache, Stored, arrow_writer, stored
 from selfjudge.errors import DataError
@@ -59,9 +60,9 @@ class Loaded:
 
 
 def load_preferences(
-    path: str | Path,
+    path: Source,
     *,
-    format: str = "auto",
+    format: str | Parse = "auto",
     columns: Mapping[str, str] | None = None,
     subset: str | None = None,
     split: str = "train",
@@ -71,24 +72,35 @@ def load_preferences(
     seed: int = 0,
     cache: Cache | None = None,
 ) -> Loaded:
-    """Loads preference data from a local file or a Hub id (see :func:`selfjudge.data.raw.read_rows`).
+    """Loads preference data from a local file, a Hub id, a ``datasets.Dataset`` or any iterable of rows.
 
-    ``format`` is recognised from the first rows unless named. ``columns`` says what the file calls a column: our name →
+    See :func:`selfjudge.data.raw.read_rows` for the sources. ``format`` is recognised from the first rows unless named.
+    It may be a function of your own, or its name ``module:function``: it gets a row (a dict) and gives its pairs, each
+    a :class:`PreferenceRecord` or a mapping with ``prompt``, ``chosen``, ``rejected``; it raises :class:`Reject` to
+    drop the row (see :mod:`selfjudge.data.formats.own`). ``columns`` says what the file calls a column: our name →
     the file's. ``tie_rule`` and ``pairs`` apply to rated answers (see
     :class:`selfjudge.data.formats.Pairing`); ``seed`` draws the worse answer of UltraFeedback pairs. ``limit`` reads
     at most so many rows from the start. A row that cannot be used is dropped under a named reason.
 
-    The records are written into ``cache``; there they are found again as long as source and settings are the same.
+    The records are written into ``cache``; there they are found again as long as source, settings and the code of your
+    function are the same. Where that cannot be known, as of a generator or a lambda, they lie in a temporary folder.
 
     Raises:
-        DataError: the source cannot be read, its format is not known or lacks a column, or no record is left.
+        DataError: the source cannot be read, its format is not known or lacks a column, your function fails, or no
+            record is left.
     """
     pairing = Pairing(tie_rule, pairs, seed)
-    cache = cache or Cache()
+    own = own_format(format)
+    read_as, origin = own or str(format), origin_of(path)
+    if own and columns:
+        raise DataError(f"{origin}: {own.name} reads the row under the file's own names; leave out `columns`.")
     state = source_state(path, subset, split)
-    folder = cache.folder("records", state, str(path), format, columns, subset, split, asdict(pairing), limit)
+    again = state is not None and (own is None or own.code is not None)  # whether these can be known again
+    cache = cache if cache and again else Cache()
+    made_from = [(own.name, own.code) if own else format, columns, subset, split, asdict(pairing), limit]
+    folder = cache.folder("records", state, origin, *made_from)
     if not (folder / _FACTS).is_file():
-        _read(read_rows(path, subset, split, limit), path, format, columns or {}, pairing, folder)
+        _read(read_rows(path, subset, split, limit), origin, read_as, columns or {}, pairing, folder)
     return _open(folder, cache)
 
 
@@ -104,36 +116,39 @@ def given_records(
 
 
 def _read(
-    raw: RawRows, path: str | Path, format: str, columns: Mapping[str, str], pairing: Pairing, folder: Path
+    raw: RawRows, origin: str, read_as: str | OwnFormat, columns: Mapping[str, str], pairing: Pairing, folder: Path
 ) -> None:
     """Reads a source into ``folder``."""
     first = list(itertools.islice(raw, HEAD_ROWS))
     if not first:
-        raise DataError(f"{path}: there is no row in it; check the file or the split.")
-    check_columns(columns, [data for _, data in first], str(path), COLUMNS)
+        raise DataError(f"{origin}: there is no row in it; check the file or the split.")
+    check_columns(columns, [data for _, data in first], origin, COLUMNS)
     rows = ((line, renamed(data, columns)) for line, data in itertools.chain(first, raw))
     head = list(itertools.islice(rows, HEAD_ROWS))
-    form = find_format([data for _, data in head], str(path), format)
+    if isinstance(read_as, OwnFormat):
+        form = read_as.of(origin, position_word(origin))
+    else:
+        form = find_format([data for _, data in head], origin, read_as)
     account = Account()
     count = 0
 
     def items() -> Iterator[PreferenceRecord | Dropped]:
         nonlocal count
-        shown = tqdm(itertools.chain(head, rows), desc=f"Reading {path}", unit=" rows", delay=3)
+        shown = tqdm(itertools.chain(head, rows), desc=f"Reading {origin}", unit=" rows", delay=3)
         for index, (line, data) in enumerate(shown):
-            row = Row(data, line, index, source_name(path))
+            row = Row(data, line, index, source_name(origin))
             found = parse_row(row, form, pairing)
             if any(isinstance(item, PreferenceRecord) for item in found):  # of a dropped row the reason is told
                 account.add(row.unused())
             count += 1
             yield from found
 
-    records, fingerprint = write_items(folder, items(), str(path), pairing.seed)
+    records, fingerprint = write_items(folder, items(), origin, pairing.seed)
     if not records:
         reasons = count_reasons(stored([folder / _DROPPED], as_dropped))
         told = "; ".join(f"{number} x {reason}" for reason, number in reasons.items())
         raise DataError(
-            f"{path}: read as format `{form.name}`, none of its {count} rows can be used ({told}); "
+            f"{origin}: read as format `{form.name}`, none of its {count} rows can be used ({told}); "
             "correct the data or name another format."
         )
     unused = [asdict(item) for item in account.unused()]

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from selfjudge.errors import RecipeError
-from selfjudge.recipes.schema import Recipe
+from selfjudge.recipes.schema import Recipe, SourceSection
+from selfjudge.recipes.section import ROWS
 
 MAX_VALUES = 10_000
 """Values in a recipe at most, those behind aliases counted as often as they are referred to."""
@@ -77,6 +78,23 @@ def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         RecipeError: if one is malformed, or the outcome does not validate.
     """
     return _validated(recipe.model_dump(mode="json"), overrides, recipe.name)
+
+
+def of_rows(recipe: Recipe) -> Recipe:
+    """Returns the recipe of a run on rows given in Python: its source, read as before, has the path ``rows``.
+
+    Raises:
+        RecipeError: it has several sources.
+    """
+    if len(recipe.data.sources) > 1:
+        raise RecipeError(
+            f"{recipe.name}: rows take the place of data.sources, and there are {len(recipe.data.sources)}; leave one, "
+            "which says how the rows are read."
+        )
+    kept = recipe.data.sources[0].model_dump(exclude={"path", "subset", "split"})
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"sources": [SourceSection(path=ROWS, **kept)]})}
+    )
 
 
 # Besides YAMLError: what is not UTF-8, a date that is none, a number of thousands of digits; deep nesting; and what

@@ -10,6 +10,8 @@ from selfjudge.errors import without_credentials
 
 BUILTIN_WORLD = "builtin:world"
 """The model path and data path that mean the embedded small world."""
+ROWS = "rows"
+"""How rows that are given in Python are called, as a file is by its path."""
 
 
 def _plain_name(name: str) -> str:

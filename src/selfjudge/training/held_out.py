@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from selfjudge.data.judge_sets import as_comparison, draw
-from selfjudge.data.load import prepare_data
-from selfjudge.data.store import Cache, Stored
+from selfjudge.data.load import PreparedData, prepare_data
+from selfjudge.data.store import Stored
 from selfjudge.engines.hf import TransformersEngine
 from selfjudge.engines.load import load_model
 from selfjudge.judge import Judge
@@ -30,9 +31,10 @@ class Judged:
     verdicts: list[Verdict]
 
 
-def judge_held_out(recipe: Recipe, model: str, cache: Cache | None = None) -> Judged | None:
+def judge_held_out(recipe: Recipe, model: str, prepare: Callable[[], PreparedData] | None = None) -> Judged | None:
     """Judges at most 1000 held-out pairs with a model; None where a recipe has none, or trains no judge. Of several
-    processes each judges a share, and has all verdicts. ``cache``: where the main process may find the data.
+    processes each judges a share, and has all verdicts. ``prepare`` gives the data; by default they
+    are read as the recipe says.
 
     Taken are pairs compared as a whole, judged under all principles; those that do not fit data.max_length are left
     out, as in training. They are the same for all models of one tokenizer and context.
@@ -45,7 +47,8 @@ def judge_held_out(recipe: Recipe, model: str, cache: Cache | None = None) -> Ju
     )
     judge = Judge(engine, JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat))
     longest = min(recipe.data.max_length, engine.max_length - 1)
-    comparisons = on_main(lambda: _fitting(prepare_data(recipe.data, recipe.seed, cache).held_out, judge, longest))
+    prepare = prepare or partial(prepare_data, recipe.data, recipe.seed)
+    comparisons = on_main(lambda: _fitting(prepare().held_out, judge, longest))
     return Judged(comparisons, spread(comparisons, lambda share, _: judge.judge(share))) if comparisons else None
 
 

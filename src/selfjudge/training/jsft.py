@@ -12,11 +12,13 @@ from selfjudge.data.collate import Features, JsftCollator
 from selfjudge.data.counterfactual import counterfactuals
 from selfjudge.data.encoded import Encoded, both, encode_judgment_rows, encode_policy_rows
 from selfjudge.data.load import PreparedData, policy_records, prepare_data
+from selfjudge.data.raw import Rows as GivenRows
 from selfjudge.data.rows import DroppedRow, Row
 from selfjudge.data.sources import given_records, split_by_prompt
 from selfjudge.data.store import Stored, joined
 from selfjudge.engines.load import LoadedModel
 from selfjudge.errors import DataError
+from selfjudge.recipes.load import of_rows
 from selfjudge.recipes.schema import Recipe
 from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -34,12 +36,19 @@ from selfjudge.training.stage import MetricsFile, pad_id, record_data, with_lora
 from selfjudge.training.start import load_start
 
 
-def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) -> RunFolder:
+def run_jsft(
+    recipe: Recipe, output_dir: str | Path, *, resume: bool = False, rows: GivenRows | None = None
+) -> RunFolder:
     """Trains π_ref: policy and judge in one model. The result is in ``final/``; a LoRA adapter is merged into it.
+
+    ``rows`` (a ``datasets.Dataset`` or any iterable of mappings or records) take the place of the recipe's one source,
+    whose format, columns, limit and use hold for them. They are read once; of several processes each gives all of them.
+    To go on with the run give the same rows again.
 
     Raises:
         SelfJudgeError: for bad settings, data, models or folders; nothing is written in that case.
     """
+    recipe = recipe if rows is None else of_rows(recipe)
     args = training_arguments("jsft", recipe.jsft.training, Path(output_dir) / "checkpoints", recipe.seed)
     RunFolder.check(output_dir, "jsft", recipe, resume=resume)
     set_seed(recipe.seed)
@@ -48,11 +57,11 @@ def run_jsft(recipe: Recipe, output_dir: str | Path, *, resume: bool = False) ->
         check_packing(loaded.model)
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
     with run_cache(output_dir) as cache:
-        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
-        rows, dropped = main_first(lambda: jsft_rows(recipe, data, loaded.chat, encoder, loaded.context))
+        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache, rows))
+        made, dropped = main_first(lambda: jsft_rows(recipe, data, loaded.chat, encoder, loaded.context))
         run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
-    record_data(run, data, dropped, rows.dropped, rows={"policy": 0, "judgment": 0, **rows.rows})
-    trainer = jsft_trainer(recipe, loaded, args, rows.examples, [MetricsFile(run)])
+    record_data(run, data, dropped, made.dropped, rows={"policy": 0, "judgment": 0, **made.rows})
+    trainer = jsft_trainer(recipe, loaded, args, made.examples, [MetricsFile(run)])
     train(trainer, run)
     # Merged, so that with the next adapter switched off the model is π_ref and not the raw base.
     save_trained(trainer, loaded.chat.tokenizer, run.model, encoder.templates)

@@ -20,7 +20,7 @@ from accelerate.utils.memory import clear_device_cache
 from selfjudge.core.statistics import Rate, clustered_rate
 from selfjudge.core.verdict import agreement_score
 from selfjudge.data.identity import prompt_key
-from selfjudge.data.store import Cache
+from selfjudge.data.load import PreparedData
 from selfjudge.engines.save import save_model
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.template import load_templates
@@ -44,7 +44,13 @@ class Round:
 
 
 def run_rounds(
-    recipe: Recipe, output_dir: Path, start: str, train: Callable[[Round], RunFolder], cache: Cache, *, resume: bool
+    recipe: Recipe,
+    output_dir: Path,
+    start: str,
+    train: Callable[[Round], RunFolder],
+    prepare: Callable[[], PreparedData],
+    *,
+    resume: bool,
 ) -> RunFolder:
     """Runs the recipe's rounds in ``round-1``, ``round-2`` and so on; ``final/`` is that of the last accepted one.
 
@@ -53,7 +59,7 @@ def run_rounds(
         output_dir: the run folder, checked before.
         start: the model that the first round starts from.
         train: trains a round, from its last checkpoint where its folder has one.
-        cache: of the run's data.
+        prepare: gives the run's data.
         resume: go on with the run in ``output_dir``.
     """
     rounds: list[RunFolder] = []
@@ -71,8 +77,8 @@ def run_rounds(
         now: Judged | None = None
         if "accepted" not in run.info:
             clear_device_cache(garbage_collection=True)  # the round's model, before two more are loaded
-            before = before or judge_held_out(recipe, model, cache)
-            now = judge_held_out(recipe, str(run.path), cache)
+            before = before or judge_held_out(recipe, model, prepare)
+            now = judge_held_out(recipe, str(run.path), prepare)
             run.update(**_outcome(recipe, before, now))
         if not run.info["accepted"]:
             break

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 
 from selfjudge.data.collate import JsftCollator
 from selfjudge.data.load import PreparedData, prepare_data
+from selfjudge.data.raw import Rows
 from selfjudge.data.rows import DroppedRow
-from selfjudge.data.store import Cache
 from selfjudge.engines.load import LoadedModel
+from selfjudge.recipes.load import of_rows
 from selfjudge.recipes.schema import Recipe
 from selfjudge.templates.encode import JudgmentEncoder
 from selfjudge.templates.template import load_templates
@@ -40,35 +41,43 @@ def run_self_training(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     source: PairSource = ON_POLICY,
+    rows: Rows | None = None,
 ) -> RunFolder:
     """Trains the policy on its own judged samples, from the JSFT model. ``final/`` has the result (merged);
     with LoRA ``adapter/`` has the adapter alone, for use on top of the JSFT model. ``callbacks`` go to the Trainer.
     Another ``source`` of pairs takes the place of the policy's own samples, all else being equal.
+    ``rows`` take the place of the recipe's source, as for :func:`run_jsft`.
     Of several rounds each has a run folder of its own in this one; see :func:`selfjudge.training.rounds.run_rounds`.
 
     Raises:
         SelfJudgeError: as :func:`run_jsft`.
     """
+    recipe = recipe if rows is None else of_rows(recipe)
     section, folder = recipe.self_training, Path(output_dir)
     training_arguments("self_training", section.training, folder / "checkpoints", recipe.seed)  # joins the processes
     RunFolder.check(output_dir, source.stage, recipe, resume=resume)
     start = section.start or earlier_result(recipe, "jsft", "selfjudge jsft", "self_training.start")
-    with run_cache(folder) as cache:
-        one = partial(_run_round, recipe, callbacks, source, cache)
+    with run_cache(folder) as run_data:
+        prepare = cache(partial(prepare_data, recipe.data, recipe.seed, run_data, rows))  # rows can be read once only
+        one = partial(_run_round, recipe, callbacks, source, prepare)
         if section.rounds > 1 and source.on_policy:
-            return run_rounds(recipe, folder, start, one, cache, resume=resume)
+            return run_rounds(recipe, folder, start, one, prepare, resume=resume)
         opened = partial(RunFolder.open, folder, source.stage, recipe, resume=resume)
         return one(Round(start, folder, recipe.seed, opened))
 
 
 def _run_round(
-    recipe: Recipe, callbacks: Sequence[TrainerCallback], source: PairSource, cache: Cache, this: Round
+    recipe: Recipe,
+    callbacks: Sequence[TrainerCallback],
+    source: PairSource,
+    prepare: Callable[[], PreparedData],
+    this: Round,
 ) -> RunFolder:
     section = recipe.self_training
     args = training_arguments("self_training", section.training, this.folder / "checkpoints", this.seed)
     set_seed(this.seed)
     loaded = main_first(lambda: load_start(recipe, this.start, section.policy_lora, this.folder))
-    data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache))
+    data = main_first(prepare)
     prompts, dropped = main_first(lambda: source.prompts(recipe, data, loaded, args))
     replay, rows_dropped = main_first(lambda: replay_of(recipe, data, loaded))
     served = main_first(lambda: served_judge(section.judge))

@@ -18,9 +18,10 @@ from selfjudge.data.load import PreparedData
 from selfjudge.data.rows import DroppedRow
 from selfjudge.errors import RunError
 from selfjudge.recipes.schema import LoraSection, Recipe
+from selfjudge.recipes.section import ROWS
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.training.lora import put_adapter
-from selfjudge.training.processes import on_main
+from selfjudge.training.processes import gather_objects, on_main
 from selfjudge.training.run_folder import RunFolder, Stage
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +53,18 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
 
 
 def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRow], **info: Any) -> None:
-    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used."""
+    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used.
+
+    Raises:
+        RunError: a run on rows from Python goes on with other rows, or its processes have different ones.
+    """
+    told = gather_objects(data.fingerprints)
+    if any(other != told[0] for other in told):
+        raise RunError("The training processes have different rows: give each of them the same, in the same order.")
+    if ROWS in data.fingerprints and run.info.get("data", data.fingerprints) != data.fingerprints:
+        raise RunError(
+            f"The run in {run.path} was started with other rows: give the same rows, or choose another output folder."
+        )
 
     def write() -> None:
         for source, left in data.unused:

@@ -63,7 +63,10 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
         DataError: no such name, none recognised, or a column that the format needs is in none of the rows.
     """
     if name != "auto" and name not in FORMATS:
-        raise DataError(f"there is no data format {name!r}; choose auto or one of {', '.join(FORMATS)}.")
+        raise DataError(
+            f"there is no data format {name!r}; choose auto, one of {', '.join(FORMATS)}, or a function of "
+            "your own as module:function."
+        )
     form = recognise(head) if name == "auto" else FORMATS[name]
     found = sorted({column for data in head for column in data})
     if form is not None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from pydantic import ValidationError
+
 from selfjudge.data.formats.messages import Reject, check_turns, clean_text, holds, is_text
 from selfjudge.data.identity import folded
 from selfjudge.errors import DataError
@@ -136,6 +138,12 @@ def own_id(data: dict[str, Any]) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if is_text(value) else None
+
+
+def invalid(error: ValidationError) -> Reject:
+    """The reason to drop a row whose values do not make a record."""
+    first = error.errors()[0]
+    return Reject(f"not a valid record ({'.'.join(map(str, first['loc'][:1])) or 'prompt'}: {first['msg']})")
 
 
 def make_record(

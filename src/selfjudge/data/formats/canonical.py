@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, make_record
-from selfjudge.data.formats.messages import Reject
+from selfjudge.data.formats.base import Format, Pairing, Parsed, Row, invalid, make_record
 from selfjudge.data.formats.prompt_columns import in_context
 from selfjudge.records import PreferenceRecord
 
@@ -23,10 +22,7 @@ def _parse(row: Row, pairing: Pairing) -> Parsed:
     try:
         record = PreferenceRecord.model_validate({name: row.get(name) for name in _FIELDS & row.data.keys()})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Reject(
-            f"not a valid record ({'.'.join(map(str, first['loc'][:1])) or 'prompt'}: {first['msg']})"
-        ) from None
+        raise invalid(error) from None
     prompt = in_context(row, record.prompt)
     make_record(row, prompt, record.chosen, record.rejected)  # the checks that every other format passes
     yield record.model_copy(update={"prompt": prompt})
