@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,22 @@ class Cut(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def rows_of(job: dict[str, Any]) -> Iterator[dict[str, Any]] | None:
+    """The rows of a job, or those of this process, as what can be read once only."""
+    rows = job.get(f"rows of {os.environ['RANK']}", job.get("rows"))
+    return None if rows is None else iter(rows)
+
+
 def run(job: dict[str, Any]) -> None:
     recipe, folder = Recipe.model_validate(job["recipe"]), Path(job["folder"])
     if job["stage"] in METHODS:
         run_baseline(job["stage"], recipe, folder)
     elif job["stage"] == "jsft":
-        run_jsft(recipe, folder)
+        run_jsft(recipe, folder, rows=rows_of(job))
     else:
-        run_self_training(recipe, folder, resume=bool(job.get("resume")), callbacks=[Cut(job.get("cut_after"))])
+        run_self_training(
+            recipe, folder, rows=rows_of(job), resume=bool(job.get("resume")), callbacks=[Cut(job.get("cut_after"))]
+        )
 
 
 torch.set_num_threads(1)

@@ -32,7 +32,7 @@ from selfjudge.training.result import save_trained
 from selfjudge.training.resumable import train
 from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
-from selfjudge.training.stage import MetricsFile, pad_id, record_data, with_lora
+from selfjudge.training.stage import MetricsFile, alike, pad_id, record_data, with_lora
 from selfjudge.training.start import load_start
 
 
@@ -57,7 +57,7 @@ def run_jsft(
         check_packing(loaded.model)
     encoder = JudgmentEncoder(load_templates(recipe.templates.set), loaded.chat)
     with run_cache(output_dir) as cache:
-        data = main_first(lambda: prepare_data(recipe.data, recipe.seed, cache, rows))
+        data = alike(main_first(lambda: prepare_data(recipe.data, recipe.seed, cache, rows)))
         made, dropped = main_first(lambda: jsft_rows(recipe, data, loaded.chat, encoder, loaded.context))
         run = RunFolder.open(output_dir, "jsft", recipe, resume=resume)
     record_data(run, data, dropped, made.dropped, rows={"policy": 0, "judgment": 0, **made.rows})

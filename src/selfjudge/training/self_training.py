@@ -30,7 +30,7 @@ from selfjudge.training.rounds import Round, run_rounds
 from selfjudge.training.run_cache import run_cache
 from selfjudge.training.run_folder import RunFolder
 from selfjudge.training.served_judge import served_judge
-from selfjudge.training.stage import earlier_result, pad_id, record_data
+from selfjudge.training.stage import alike, earlier_result, pad_id, record_data
 from selfjudge.training.start import load_start
 
 
@@ -77,7 +77,7 @@ def _run_round(
     args = training_arguments("self_training", section.training, this.folder / "checkpoints", this.seed)
     set_seed(this.seed)
     loaded = main_first(lambda: load_start(recipe, this.start, section.policy_lora, this.folder))
-    data = main_first(prepare)
+    data = alike(main_first(prepare))
     prompts, dropped = main_first(lambda: source.prompts(recipe, data, loaded, args))
     replay, rows_dropped = main_first(lambda: replay_of(recipe, data, loaded))
     served = main_first(lambda: served_judge(section.judge))

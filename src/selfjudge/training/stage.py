@@ -52,15 +52,24 @@ def with_lora(model: PreTrainedModel, lora: LoraSection | None, *, seed: int) ->
         return put_adapter(model, lora).train(model.training)
 
 
-def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRow], **info: Any) -> None:
-    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used.
+def alike(data: PreparedData) -> PreparedData:
+    """Passes data that all training processes have.
 
     Raises:
-        RunError: a run on rows from Python goes on with other rows, or its processes have different ones.
+        RunError: on all of them, if one has other records, as rows from Python can be.
     """
     told = gather_objects(data.fingerprints)
     if any(other != told[0] for other in told):
         raise RunError("The training processes have different rows: give each of them the same, in the same order.")
+    return data
+
+
+def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRow], **info: Any) -> None:
+    """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used.
+
+    Raises:
+        RunError: a run on rows from Python goes on with other rows.
+    """
     if ROWS in data.fingerprints and run.info.get("data", data.fingerprints) != data.fingerprints:
         raise RunError(
             f"The run in {run.path} was started with other rows: give the same rows, or choose another output folder."

@@ -64,8 +64,8 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
     """
     if name != "auto" and name not in FORMATS:
         raise DataError(
-            f"there is no data format {name!r}; choose auto, one of {', '.join(FORMATS)}, or a function of "
-            "your own as module:function."
+            f"there is no data format {name!r}; choose auto or one of {', '.join(FORMATS)}; a function of "
+            "your own is named module:function."
         )
     form = recognise(head) if name == "auto" else FORMATS[name]
     found = sorted({column for data in head for column in data})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -104,10 +105,10 @@ class OwnFormat:
 def own_format(format: str | Parse) -> OwnFormat | None:
     """The format of a function or of its name ``module:function``; None for any name without a colon.
 
-    A module in the current folder can be named too.
+    The module is one of the user's own, such as a file in the current folder.
 
     Raises:
-        DataError: the module cannot be imported or has no such function.
+        DataError: the module cannot be imported, is not the user's own, or has no such function.
     """
     if isinstance(format, str):
         if ":" not in format:
@@ -125,6 +126,7 @@ def own_format(format: str | Parse) -> OwnFormat | None:
 def _imported(module: str, name: str, format: str) -> Parse:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # at the end, so that no file here stands in for an installed package
+    _check_module(module.partition(".")[0], format)
     try:
         found = import_module(module)
     except (Exception, SystemExit) as error:  # whatever the module does when it is imported
@@ -140,6 +142,25 @@ def _imported(module: str, name: str, format: str) -> Parse:
         what = f"has no {name!r}" if function is None else f"has {name!r}, which is not a function"
         raise DataError(f"{format}: {module} {what}; name one of its functions ({', '.join(own) or 'it has none'}).")
     return function  # type: ignore[no-any-return]
+
+
+def _check_module(top: str, format: str) -> None:
+    """Passes the user's own modules. A recipe from elsewhere could name ``subprocess:run``, and its data the command.
+
+    Raises:
+        DataError: the module is one of the standard library, of an installed package or of this one.
+    """
+    try:
+        spec = find_spec(top) if top else None
+    except ValueError:  # a module that was made by hand
+        return
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or [])]
+    installed = any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
+    if installed or top in sys.stdlib_module_names or top == "selfjudge":
+        raise DataError(
+            f"{format}: {top} is an installed package, and only functions of your own modules can be named; import the "
+            "function in a module in this folder, and name that module."
+        )
 
 
 @cache
