@@ -141,9 +141,10 @@ def test_rows_of_jsft_are_without_thoughts(recipe: Recipe, thinker: Path) -> Non
     for thinking in ("off", "on"):
         loaded = load_model(thinker, thinking=thinking, device="cpu")
         encoder = JudgmentEncoder(load_templates("world"), loaded.chat)
-        rows[thinking], dropped = jsft_rows(recipe, data, loaded.chat, encoder, loaded.context)
+        made, not_made = jsft_rows(recipe, data, loaded.chat, encoder, loaded.context)
+        rows[thinking] = [row for example in made.examples for row in example]
         assert rows[thinking]
-        assert not dropped
+        assert not [*not_made, *made.dropped]
     assert rows["on"] == rows["off"]
     for row in rows["on"]:
         before = raw(loaded.chat, row.ids[: row.is_target.index(True)])

@@ -104,7 +104,7 @@ def test_a_prompt_is_never_guessed_beside_other_text(tmp_path: Path) -> None:
     row = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
     assert texts(load(tmp_path, row)) == ("The sky is", "blue.", "green.")
     message = refusal(tmp_path, {**row, "problem": "Sky?"})
-    assert message.startswith("no column here is known to hold the prompt, which is cut out of the responses only")
+    assert message.startswith("no column here is known to hold the prompt, and it is cut out of the responses only")
     assert "`--columns prompt=problem`" in message
     assert texts(load(tmp_path, {**row, "problem": "Sky?"}, columns={"prompt": "problem"}))[0] == "Sky?"
 

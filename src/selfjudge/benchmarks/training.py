@@ -134,7 +134,7 @@ def jsft_task(loaded: LoadedModel, settings: Settings) -> Task:
     data = jsft_examples(loaded, settings)
     rows = [row for example in data for row in example]
     args = training_arguments("jsft", recipe.jsft.training, settings.folder / "checkpoints", 0)
-    trainer = jsft_trainer(recipe, loaded, args, rows)
+    trainer = jsft_trainer(recipe, loaded, args, data)
     ours = Epoch(trainer)
     published = PaddedJsft(trainer.model, loaded.chat.tokenizer.pad_token_id, settings.train_batch)
     tokens = sum(len(row.ids) for row in rows)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfjudge.data.store import Cache
-from selfjudge.errors import SelfJudgeError
+from selfjudge.errors import RunError, SelfJudgeError
 from selfjudge.training.processes import is_main
 from selfjudge.training.run_folder import CACHE
 
@@ -21,6 +21,10 @@ def run_cache(output_dir: str | Path) -> Iterator[Cache]:
     """
     folder = Path(output_dir)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        (folder / CACHE).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RunError(f"{folder} cannot be made ({e.strerror}): choose another --output-dir.") from e
     try:
         yield Cache(folder / CACHE)
     except SelfJudgeError:
