@@ -10,7 +10,7 @@ from typing import Any
 
 from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, recognise
 from selfjudge.data.formats.base import own_id
-from selfjudge.data.formats.judge import read_comparison
+from selfjudge.data.formats.judge import TWO_ANSWERS, read_comparison
 from selfjudge.data.formats.messages import check_turns, clean_text
 from selfjudge.data.formats.prompt_columns import find_prompt
 from selfjudge.data.identity import first_of_each, prompt_key
@@ -76,7 +76,7 @@ def load_prompts(
         raise DataError(f"{origin}: there is no row in it; check the file or the split.")
     form = recognise(head)
     columns = sorted({column for data in head for column in data})
-    if form is FORMATS["judge"]:
+    if form in TWO_ANSWERS:
         pairs = [_comparison(row, origin) for row in _rows(raw, origin)]
         return LoadedPrompts(_distinct(PromptRow(pair.id, pair.prompt) for pair in pairs), (), form.name, len(pairs))
     if form is not None and not (form is FORMATS["ranked"] and "prompt" in columns):
