@@ -3,8 +3,9 @@
     MODEL=smollm2.gguf SMALL=pairs.jsonl PAIRS="a.jsonl b.jsonl.gz" JUDGE="x.jsonl y.jsonl" PROMPTS=asked.jsonl \
         python benchmarks/gpu_real_model.py [FOLDER]
 
-Needs torch, transformers, peft, accelerate, pydantic, PyYAML, typer, rich and jinja2, and gguf for a .gguf model; no
-network, and no installation of this package. What is missing can be carried in a folder that PYTHONPATH names.
+Needs torch, transformers, peft, accelerate, datasets, pydantic, PyYAML, typer, rich and jinja2, and gguf for a .gguf
+model; no network, and no installation of this package. What is missing can be carried in a folder that PYTHONPATH
+names.
 
 ITEMS    what to do, in this order (demo small long). demo: the built-in world. small: some steps of JSFT and of
          self-training on SMALL, and the judge before and after on the first of JUDGE. long: the recipe smollm2-mixed on
