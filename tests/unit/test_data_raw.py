@@ -250,3 +250,12 @@ def test_a_semicolon_file_with_a_broken_row_is_still_one(tmp_path: Path) -> None
     path.write_text("prompt;chosen\na;b\na;b;c\n")
     with pytest.raises(DataError, match="row 2: 3 cells under 2 columns"):
         list(read_rows(path))
+
+
+def test_a_parquet_file_without_columns(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"a": [1, 2]}).select([]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="it has no columns; write the file again"):
+        list(read_rows(tmp_path / "a.parquet"))

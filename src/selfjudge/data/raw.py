@@ -162,6 +162,8 @@ def _parquet_rows(path: Path) -> RawRows:
 
     try:
         with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.names:  # a damaged file may then promise any number of rows
+                raise DataError(f"{path}: it has no columns; write the file again.")
             rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
             yield from enumerate(rows, start=1)
     except FileNotFoundError:

@@ -74,7 +74,8 @@ class Stored(Sequence[T], Generic[T]):
 
     def numbers(self, name: str) -> np.ndarray[Any, Any]:
         """Returns a column of numbers."""
-        return self.column(name).to_numpy()
+        found: np.ndarray[Any, Any] = self.column(name).to_numpy()
+        return found
 
     def texts(self, name: str) -> list[str]:
         """Returns the distinct texts of a column."""
@@ -82,13 +83,15 @@ class Stored(Sequence[T], Generic[T]):
 
     def given(self, name: str) -> np.ndarray[Any, Any]:
         """Returns whether a column holds something, for each row."""
-        return self.column(name).is_valid().to_numpy()
+        found: np.ndarray[Any, Any] = self.column(name).is_valid().to_numpy()
+        return found
 
     def equal(self, name: str, value: str) -> np.ndarray[Any, Any]:
         """Returns whether a column holds ``value``, for each row."""
         import pyarrow.compute as pc
 
-        return pc.equal(self.column(name), value).to_numpy()
+        found: np.ndarray[Any, Any] = pc.equal(self.column(name), value).to_numpy()
+        return found
 
     def built(self, build: Callable[[dict[str, Any]], Any]) -> Stored[Any]:
         """Returns the same rows as other items."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from selfjudge.data.formats.base import Row
 from selfjudge.data.formats.messages import Reject, clean_text, holds
 from selfjudge.records import Message, Role
 
 ROLES: dict[str, Role] = {
-    **dict.fromkeys(("user", "human"), cast(Role, "user")),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), cast(Role, "assistant")),
-    **dict.fromkeys(("system", "developer"), cast(Role, "system")),
+    "user": "user",
+    "human": "user",
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
+    "system": "system",
+    "developer": "system",
 }
 """How files name the roles, in lower case → our name."""
 TOOL_ROLES = {"tool", "function", "observation", "ipython", "function_call", "tool_call", "tool_response"}

@@ -118,9 +118,9 @@ def own_format(format: str | Parse) -> OwnFormat | None:
         return OwnFormat(format, function, _code(function, module) if isinstance(function, Hashable) else None)
     if not callable(format):
         raise DataError(f"a format is a name or a function, not {json_type(format)}; give one of them.")
-    module, name = getattr(format, "__module__", None), getattr(format, "__qualname__", None)
-    at_hand = module in sys.modules and name is not None and getattr(sys.modules[module], name, None) is format
-    return OwnFormat(f"{module}:{name or type(format).__name__}", format, _code(format, module) if at_hand else None)
+    home, called = getattr(format, "__module__", None), getattr(format, "__qualname__", None)
+    at_hand = home in sys.modules and called is not None and getattr(sys.modules[home], called, None) is format
+    return OwnFormat(f"{home}:{called or type(format).__name__}", format, _code(format, home) if at_hand else None)
 
 
 def _imported(module: str, name: str, format: str) -> Parse:

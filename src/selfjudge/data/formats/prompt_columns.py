@@ -11,7 +11,7 @@ from selfjudge.data.formats.cells import read_turns
 from selfjudge.data.formats.literals import parse_list
 from selfjudge.data.formats.messages import Reject, holds
 from selfjudge.data.formats.rendered import is_rendered
-from selfjudge.records import Message
+from selfjudge.records import Message, Role
 
 PROMPTS = (
     "prompt",
@@ -124,6 +124,7 @@ def _history(row: Row) -> tuple[Message, ...]:
     if not holds(value):
         return ()
     if isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        sides = ((text, role) for pair in value for text, role in zip(pair, ("user", "assistant"), strict=True))
+        roles: tuple[Role, Role] = ("user", "assistant")
+        sides = ((text, role) for pair in value for text, role in zip(pair, roles, strict=True))
         return tuple(turn for text, role in sides for turn in read_turns(row, text, HISTORY, role))
     return read_turns(row, value, HISTORY, "user")
