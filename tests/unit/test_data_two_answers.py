@@ -231,8 +231,10 @@ def test_two_sides_without_a_label_are_not_taken_for_a_pair_beside_chosen_and_re
 
 
 def test_prompts_of_conversations_and_of_rated_answers(tmp_path: Path) -> None:
-    arena = load_prompts(write(tmp_path / "a.jsonl", [{**ARENA, "winner": w} for w in ("model_a", "tie")]))
-    assert (arena.format, len(arena.prompts), len(arena.dropped)) == ("arena", 1, 1)
+    sea = [{"role": "user", "content": "Sea?"}, {"role": "assistant", "content": "Blue."}]
+    other = {"conversation_a": sea, "conversation_b": [sea[0], {**sea[1], "content": "Red."}], "winner": "tie"}
+    arena = load_prompts(write(tmp_path / "a.jsonl", [{**ARENA, "winner": "model_a"}, other, other]))
+    assert (arena.format, len(arena.prompts), len(arena.dropped)) == ("arena", 2, 0)  # a tie has a prompt too
     rated = {"prompt": "Sky?", "candidates": ["x", "y"], "scores": [1, 1]}
     prompts = load_prompts(write(tmp_path / "b.jsonl", [rated]))
     assert (prompts.format, prompts.prompts[0].candidates) == ("prompts", ("x", "y"))

@@ -155,7 +155,7 @@ def test_the_same_text_is_never_paired_with_itself() -> None:
     ("columns", "reason"),
     [
         ({"instruction": " "}, "empty prompt"),
-        ({"instruction": 5}, "instruction is not text"),
+        ({"instruction": 5}, "instruction is not a list of messages"),
         ({"completions": None}, "no completions"),
         ({"completions": "x"}, "completions is not a list"),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from stored_data import prepared_records
 from transformers import PreTrainedTokenizerFast
@@ -62,7 +64,7 @@ LONGEST = 75
 def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(("_BATCH", "_AT_A_TIME", "_WORTH_A_WORKER"), request.param, strict=True):
         monkeypatch.setattr(encoded_module, name, value)
-    monkeypatch.setattr(encoded_module, "_processors", lambda: 2)
+    monkeypatch.setattr(encoded_module, "processors", lambda: 2)
 
 
 def alone(
@@ -203,3 +205,19 @@ def test_the_date_of_a_template_is_part_of_what_rows_are_made_from(chatml_tokeni
     assert len({chat_fingerprint(ChatEncoder(chatml_tokenizer, today=day)) for day in days}) == 1
     chatml_tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + STRICT
     assert len({chat_fingerprint(ChatEncoder(chatml_tokenizer, today=day)) for day in days}) == 2
+
+
+def test_an_error_of_a_worker_is_the_run_s(chat: ChatEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_BATCH", 1), ("_WORTH_A_WORKER", 1), ("processors", lambda: 2)):
+        monkeypatch.setattr(encoded_module, name, value)
+    honest = encoded_module.policy_examples
+
+    def examples(batch: Sequence[PreferenceRecord], *args: Any) -> Any:
+        if batch[0].chosen != RECORDS[0].chosen:
+            return honest(batch, *args)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(encoded_module, "policy_examples", examples)
+    with pytest.raises(OSError, match="No space left"):
+        encode_policy_rows(prepared_records(RECORDS).policy, chat, LONGEST, "x", Cache(tmp_path))
+    assert psutil.Process().children(recursive=True) == []

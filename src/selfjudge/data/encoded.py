@@ -17,6 +17,7 @@ from selfjudge.data.io import write_json
 from selfjudge.data.record_files import as_prompt, as_record
 from selfjudge.data.rows import DroppedRow, Kind, Row, judgment_examples, policy_examples
 from selfjudge.data.store import Cache, Stored, joined
+from selfjudge.data.workers import processors, worker_processes
 from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -143,8 +144,8 @@ def _mapped_part(
     dataset: Dataset, work: Callable[..., Any], types: Features, file: Path, name: str, remove: list[str]
 ) -> Dataset:
     """Returns what ``work`` makes of a part. The workers end with it, and with them the memory of what they read."""
-    workers = max(1, min(_processors(), len(dataset) // _WORTH_A_WORKER))
-    with _one_thread_each(workers):
+    workers = max(1, min(processors(), len(dataset) // _WORTH_A_WORKER))
+    with _one_thread_each(workers), worker_processes():
         return dataset.map(
             work,
             with_indices=True,
@@ -158,10 +159,6 @@ def _mapped_part(
             new_fingerprint=f"{file.parent.name}-{file.stem}",
             desc=name,
         )
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
