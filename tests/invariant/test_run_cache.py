@@ -11,7 +11,7 @@ import pytest
 
 from selfjudge.data import encoded, sources
 from selfjudge.data.store import Cache
-from selfjudge.errors import DataError, RecipeError
+from selfjudge.errors import DataError, RecipeError, RunError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.jsft import run_jsft
 from selfjudge.training.jsft_trainer import JsftTrainer
@@ -126,3 +126,56 @@ def test_an_error_during_a_run_leaves_its_cache(tmp_path: Path) -> None:
     with pytest.raises(RecipeError), run_cache(tmp_path / "run"):
         raise RecipeError("something else")
     assert (tmp_path / "run" / "cache").is_dir()
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100])
+def test_a_damaged_cache_is_made_anew(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    recipe, folder = small(tiny_recipe), tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("selfjudge.training.run_folder.RunFolder.open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_jsft(recipe, folder)
+    files = sorted((folder / "cache").rglob("*.arrow"))
+    assert len(files) > 3
+    for file in files:
+        file.write_bytes(damage)
+    run = run_jsft(recipe, folder)
+    assert run.info["rows"]["policy"] > 1
+
+
+def test_two_starts_in_one_folder(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    with run_cache(tmp_path / "run") as cache:
+        cache.folder("rows", 1)
+        with pytest.raises(RunError, match="Another process is preparing the data"):
+            run_jsft(small(tiny_recipe), tmp_path / "run")
+        assert (tmp_path / "run" / "cache").is_dir()
+    assert run_jsft(small(tiny_recipe), tmp_path / "run").info["status"] == "finished"
+
+
+def test_other_data_is_refused_at_a_resume(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 8)
+    recipe = small(tiny_recipe)
+    source = recipe.data.sources[0].model_copy(update={"path": str(file), "limit": None})
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": [source]})})
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(JsftTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_jsft(recipe, tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_text()
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "d"}\n')
+    with pytest.raises(RunError, match=r"was started with other data in .*own.jsonl: put it back as it was, or choose"):
+        run_jsft(recipe, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "run.json").read_text() == before

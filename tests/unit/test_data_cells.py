@@ -219,3 +219,11 @@ def test_long_runs_of_space_take_no_time() -> None:
     text = "x" + " " * 400_000 + "y"
     assert read(text)[0] == [("assistant", text)]
     assert read(text, "user")[0] == [("user", text)]
+
+
+def test_an_empty_system_message_is_none() -> None:
+    row = Row({}, 1, 0, "s")
+    talk = [{"role": "system", "content": " "}, {"role": "user", "content": "Sky?"}]
+    assert [turn.role for turn in read_turns(row, talk, "prompt", "user")] == ["user"]
+    told = [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Sky?"}]
+    assert [turn.role for turn in read_turns(row, told, "prompt", "user")] == ["system", "user"]

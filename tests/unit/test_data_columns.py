@@ -91,7 +91,7 @@ def test_the_refusal_of_unknown_columns_shows_how_to_name_them(tmp_path: Path) -
     [
         ({"ask": "Sky?", "winning": "Blue.", "losing": "Green."}, "prompt=ask,chosen=winning,rejected=losing"),
         ({"the task": "Sky?", "good": "Blue.", "b": "Green."}, "'prompt=the task,chosen=good,rejected=b'"),
-        ({"n": "3", "x": "Sky?", "accepted": "a", "y": "b"}, "prompt=y,chosen=accepted,rejected=x"),
+        ({"n": "3", "x": "Sky?", "accepted": "a", "y": "b"}, "prompt=PROMPT,chosen=accepted,rejected=WORSE"),
         # Nothing tells which of the two is better, and nothing is suggested.
         ({"prompt": "Sky?", "answer_1": "Blue.", "answer_2": "Green."}, "chosen=BETTER,rejected=WORSE"),
     ],

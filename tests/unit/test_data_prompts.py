@@ -105,9 +105,17 @@ def test_preference_and_judge_files_give_each_prompt_once(tmp_path: Path) -> Non
 
 
 def test_no_prompt_column_and_no_rows(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"column `prompt` is missing; found: question"):
-        load_prompts(jsonl(tmp_path, {"question": "a"}, {"question": "b"}))
+    with pytest.raises(DataError, match=r"column `prompt` is missing; found: ask"):
+        load_prompts(jsonl(tmp_path, {"ask": "a"}, {"ask": "b"}))
     (tmp_path / "empty.jsonl").write_text("\n")
     for load in (load_prompts, load_comparisons, load_preferences):
         with pytest.raises(DataError, match="there is no row in it"):
             load(tmp_path / "empty.jsonl")
+
+
+def test_prompts_under_other_names(tmp_path: Path) -> None:
+    rows = [{"question": "a", "system": "s"}, {"instruction": "b", "input": "c"}, {"turns": [{"content": "d"}]}]
+    found = load_prompts(jsonl(tmp_path, *rows)).prompts
+    assert [[m.content for m in row.prompt] for row in found] == [["s", "a"], ["b\nc"], ["d"]]
+    with pytest.raises(DataError, match=r"line 2: turns is not a list of one question"):
+        load_prompts(jsonl(tmp_path, {"turns": ["a", "b"]}))

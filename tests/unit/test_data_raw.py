@@ -259,3 +259,13 @@ def test_a_parquet_file_without_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1, 2]}).select([]), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="it has no columns; write the file again"):
         list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_a_missing_value_of_pandas_is_null(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": NaN, "b": 1.5, "c": "NaN"}\n')
+    assert list(read_rows(tmp_path / "a.jsonl")) == [(1, {"a": None, "b": 1.5, "c": "NaN"})]
+
+
+def test_spaces_around_the_names_of_a_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt, chosen ,rejected\nq, x,y\n")
+    assert list(read_rows(tmp_path / "a.csv")) == [(1, {"prompt": "q", "chosen": " x", "rejected": "y"})]

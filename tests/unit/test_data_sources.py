@@ -84,8 +84,11 @@ def test_a_missing_column_is_named(tmp_path: Path, row: dict[str, Any], format: 
 
 
 def test_unknown_formats_and_columns(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no known preference format in its columns \\(text: a string\\)"):
-        load_preferences(write(tmp_path / "a.jsonl", [{"text": "x"}]))
+    with pytest.raises(DataError, match="no known preference format in its columns \\(words: a string\\)"):
+        load_preferences(write(tmp_path / "a.jsonl", [{"words": "x"}]))
+    for row in ({"text": "x"}, {"instruction": "q", "input": "", "output": "x"}, {"prompt": "q", "response": "x"}):
+        with pytest.raises(DataError, match="each row has one answer"):
+            load_preferences(write(tmp_path / "sft.jsonl", [row]))
     with pytest.raises(DataError, match="no data format 'hhh'; choose auto or one of records, hh"):
         load_preferences(write(tmp_path / "b.jsonl", [ROWS["hh"]]), format="hhh")
     with pytest.raises(DataError, match="chosen: a number, rejected: a number"):

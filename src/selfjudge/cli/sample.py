@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -45,11 +46,10 @@ def sample(
     model as judge. With --adapter the adapted model is sampled and the model without it judges. Writes per prompt:
     id, winner, winner_index, candidates and matches; where candidates thought, also their thoughts.
     """
-    from selfjudge.data.prompts import load_prompts
     from selfjudge.engines.base import SamplingParams
 
     began = beginning([output], [input, *options.files(model)], overwrite=overwrite, resume=resume)
-    rows = load_prompts(input).prompts
+    rows = _prompts(input)
     opened = replace(options, thinking=thinking).open(model, began)
     judge = opened.judge(opened.base)
     params = SamplingParams(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
@@ -71,6 +71,17 @@ def sample(
         tokens = [length * len(row.candidates or range(n)) for length, row in zip(needed, rows, strict=True)]
         _sample_batches(opened, judge, asked, batches(tokens, opened, out.rows), params, out)
     _print_summary([Tally(*note) for note in out.notes], output)
+
+
+def _prompts(input: Path) -> tuple[PromptRow, ...]:
+    """Returns the prompts of a file, and says which of its rows gave none."""
+    from selfjudge.data.prompts import load_prompts
+    from selfjudge.data.sources import count_reasons
+
+    loaded = load_prompts(input)
+    for reason, count in count_reasons(loaded.dropped).items():
+        print(f"{input}: {count} rows give no prompt: {reason}", file=sys.stderr)
+    return loaded.prompts
 
 
 class Tally(NamedTuple):

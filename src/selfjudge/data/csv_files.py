@@ -30,7 +30,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         try:
             reader = csv.reader(handle, strict=True, delimiter=delimiter)
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             if header[:1] == [""]:
                 header[0] = "Unnamed: 0"
             if not all(header) or len(set(header)) < len(header):

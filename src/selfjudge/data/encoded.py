@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from selfjudge.data.io import write_json
 from selfjudge.data.record_files import as_prompt, as_record
 from selfjudge.data.rows import DroppedRow, Kind, Row, judgment_examples, policy_examples
-from selfjudge.data.store import Cache, Stored, joined
+from selfjudge.data.store import Cache, Stored, joined, sync
 from selfjudge.data.workers import processors, worker_processes
 from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _BATCH = 128
 """Records that are tokenized together."""
+_WRITTEN = 512
+"""Rows that are written together: opening a file touches a page or more for each batch in it."""
 _AT_A_TIME = 25_000
 """Records that are tokenized before what was made of them is safe: an interrupted start goes on behind them."""
 _WORTH_A_WORKER = 1000
@@ -112,14 +115,14 @@ def _mapped(
     keep: Sequence[str] = (),
 ) -> Dataset:
     """Returns what ``work`` makes of batches of rows: by several processes, or as it was found in ``folder``."""
-    from datasets import Dataset, concatenate_datasets
+    from datasets import Dataset
 
     types = features()
     types.update({column: dataset.features[column] for column in keep})
     if not len(dataset):
         return Dataset.from_dict({name: [] for name in types}, features=types)
-    listed = folder / _FILES
-    if not listed.is_file():
+    found = _listed(folder)
+    if found is None:
         parts = [
             dataset.select(range(start, min(start + _AT_A_TIME, len(dataset))))
             for start in range(0, len(dataset), _AT_A_TIME)
@@ -135,9 +138,26 @@ def _mapped(
                 [column for column in dataset.column_names if column not in keep],
             )
             files += [Path(file["filename"]).name for file in made.cache_files]
-        write_json(listed, {"files": files})
-    found = json.loads(listed.read_text(encoding="utf-8"))["files"]
-    return concatenate_datasets([Dataset.from_file(str(folder / file)) for file in found])
+        sync([folder / file for file in files])
+        write_json(folder / _FILES, {"files": files})
+        found = _listed(folder)
+        assert found is not None
+    return found
+
+
+def _listed(folder: Path) -> Dataset | None:
+    """Returns what was made before; None where nothing was, or where it is damaged: it then goes."""
+    from datasets import Dataset, concatenate_datasets
+
+    try:
+        files = json.loads((folder / _FILES).read_text(encoding="utf-8"))["files"]
+        return concatenate_datasets([Dataset.from_file(str(folder / file)) for file in files])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return None
 
 
 def _mapped_part(
@@ -145,13 +165,13 @@ def _mapped_part(
 ) -> Dataset:
     """Returns what ``work`` makes of a part. The workers end with it, and with them the memory of what they read."""
     workers = max(1, min(processors(), len(dataset) // _WORTH_A_WORKER))
-    with _one_thread_each(workers), worker_processes():
+    with _one_thread_each(workers), worker_processes(), _as_it_was_raised():
         return dataset.map(
             work,
             with_indices=True,
             batched=True,
             batch_size=_BATCH,
-            writer_batch_size=_BATCH,
+            writer_batch_size=_WRITTEN,
             num_proc=workers if workers > 1 else None,
             remove_columns=remove,
             features=types,
@@ -159,6 +179,20 @@ def _mapped_part(
             new_fingerprint=f"{file.parent.name}-{file.stem}",
             desc=name,
         )
+
+
+@contextmanager
+def _as_it_was_raised() -> Iterator[None]:
+    """Raises what interrupted the workers: the library asks them for their results, and raises that there are none."""
+    try:
+        yield
+    except Exception as e:
+        cause: BaseException | None = e
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt | SystemExit):
+                raise cause from None
+            cause = cause.__context__
+        raise
 
 
 @contextmanager

@@ -120,9 +120,15 @@ def _check_ids(origin: str, prompts: Sequence[EvalPrompt], first: str) -> None:
 
 def _answer_to(prompt: EvalPrompt, answers: _Answers, origin: str) -> str | None:
     turns = answers.by_question.get(prompt.question_id or "")
-    if turns is None:
-        return answers.by_prompt.get(prompt_key(prompt.prompt))
     asked = 1 + len(prompt.later_turns)
+    if turns is None:
+        text = answers.by_prompt.get(prompt_key(prompt.prompt))
+        if text is not None and not all(question in text for question in prompt.later_turns):
+            raise DataError(
+                f"{origin} has one answer to the prompt of id {prompt.id!r}, which has {asked} turns; give one answer "
+                "to each turn as FastChat does (`choices`), or the text that `selfjudge eval winrate` writes."
+            )
+        return text
     if len(turns) != asked:
         raise DataError(
             f"{origin}, question {prompt.question_id!r}: the turns are {asked}, the answers {len(turns)}; give one "

@@ -11,10 +11,13 @@ from pydantic import BaseModel
 def plain(value: Any) -> Any:
     """Returns a value with mappings and records as dicts, and tuples and arrays (NumPy, PyTorch) as lists.
 
-    A number of NumPy becomes one of Python; any other object stays as it is.
+    A number of NumPy becomes one of Python, what pandas has for a missing value becomes None; any other object stays
+    as it is.
     """
     if isinstance(value, str):
         return value
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, Mapping):

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfjudge.data.eval_prompts import turn_text
 from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, recognise
 from selfjudge.data.formats.base import own_id
+from selfjudge.data.formats.cells import read_turns
 from selfjudge.data.formats.judge import TWO_ANSWERS, read_comparison
 from selfjudge.data.formats.messages import check_turns, clean_text
-from selfjudge.data.formats.prompt_columns import find_prompt
+from selfjudge.data.formats.prompt_columns import PROMPTS, find_prompt
 from selfjudge.data.identity import first_of_each, prompt_key
 from selfjudge.data.raw import RawRows, Source, origin_of, position_word, read_rows, source_name
 from selfjudge.data.sources import load_preferences
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, Message
+
+TURNS = "turns"
+"""Where FastChat and Arena-Hard have their questions."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def load_prompts(
         loaded = load_preferences(again, format=form.name, subset=subset, split=split, limit=limit)
         prompts = _distinct(PromptRow(record.id, record.prompt) for record in loaded.records)
         return LoadedPrompts(prompts, loaded.dropped, form.name, loaded.rows)
-    if "prompt" not in columns:
+    if not {*PROMPTS, TURNS} & set(columns):
         raise DataError(
             f"{origin}: the column `prompt` is missing; found: {', '.join(columns)}. Rename one to `prompt`."
         )
@@ -107,12 +112,23 @@ def _comparison(row: Row, origin: str) -> Comparison:
 
 def _prompt(row: Row, origin: str) -> PromptRow:
     try:
-        row.column("prompt")  # a column of another name is no prompt of a prompts file
-        prompt = find_prompt(row) or ()
+        prompt = find_prompt(row)
+        if prompt is None:
+            prompt = read_turns(row, _only_turn(row), TURNS, "user")
         check_turns(prompt)
         return PromptRow(own_id(row.data) or str(row.index), prompt, _candidates(row.data.get("candidates")))
     except Reject as error:
         raise _bad_row(row, origin, error) from None
+
+
+def _only_turn(row: Row) -> Any:
+    """The question of a benchmark's row, if it has but one."""
+    turns = row.data.get(TURNS)
+    if turns is None:
+        raise Reject("no prompt")
+    if not isinstance(turns, list) or len(turns) != 1:
+        raise Reject(f"{TURNS} is not a list of one question; `selfjudge eval winrate` with a model asks several")
+    return turn_text(turns[0], "a turn")
 
 
 def _candidates(value: Any) -> tuple[str, ...] | None:

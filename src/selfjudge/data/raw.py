@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -44,7 +45,13 @@ def read_rows(path: Source, subset: str | None = None, split: str = "train", lim
         DataError: nothing there, not readable, a malformed line, an unsupported file type, or a row that is no mapping.
     """
     rows = _open(str(path), subset, split) if isinstance(path, str | os.PathLike) else _given_rows(path)
-    return itertools.islice(rows, limit)
+    return ((number, _without_nan(row)) for number, row in itertools.islice(rows, limit))
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with null for a cell that is no number and no text: pandas has NaN where a cell is empty."""
+    missing = [name for name, value in row.items() if isinstance(value, float) and math.isnan(value)]
+    return {**row, **dict.fromkeys(missing)} if missing else row
 
 
 def origin_of(path: Source) -> str:

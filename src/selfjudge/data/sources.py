@@ -99,9 +99,12 @@ def load_preferences(
     cache = cache if cache and again else Cache()
     made_from = [(own.name, own.code) if own else format, columns, subset, split, asdict(pairing), limit]
     folder = cache.folder("records", state, origin, *made_from)
-    if not (folder / _FACTS).is_file():
+    found = _open(folder, cache)
+    if found is None:
         _read(read_rows(path, subset, split, limit), origin, read_as, columns or {}, pairing, folder)
-    return _open(folder, cache)
+        found = _open(folder, cache)
+        assert found is not None
+    return found
 
 
 def given_records(
@@ -109,10 +112,13 @@ def given_records(
 ) -> Loaded:
     """Returns records that are made on the spot as those of a source. ``made_from``: what tells them from others."""
     folder = cache.folder("records", name, seed, *made_from)
-    if not (folder / _FACTS).is_file():
+    found = _open(folder, cache)
+    if found is None:
         count, fingerprint = write_items(folder, make(), name, seed)
         write_json(folder / _FACTS, {"format": name, "rows": count, "fingerprint": fingerprint, "unused": []})
-    return _open(folder, cache)
+        found = _open(folder, cache)
+        assert found is not None
+    return found
 
 
 def _read(
@@ -183,11 +189,15 @@ def write_items(folder: Path, items: Iterable[PreferenceRecord | Dropped], origi
     return count, digest.hexdigest()
 
 
-def _open(folder: Path, cache: Cache) -> Loaded:
-    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    facts["unused"] = tuple(Unused(**item) for item in facts["unused"])
-    records = stored([folder / _RECORDS], as_record, cache.owner)
-    return Loaded(records, stored([folder / _DROPPED], as_dropped, cache.owner), **facts)
+def _open(folder: Path, cache: Cache) -> Loaded | None:
+    """Returns what was read before; None where nothing was, or where it is damaged."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        facts["unused"] = tuple(Unused(**item) for item in facts["unused"])
+        records = stored([folder / _RECORDS], as_record, cache.owner)
+        return Loaded(records, stored([folder / _DROPPED], as_dropped, cache.owner), **facts)
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
+        return None
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,10 +109,11 @@ def joined(parts: Sequence[Stored[T]]) -> Stored[T]:
 
 @contextmanager
 def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What writes a row into a new Arrow file, a few hundred at a time; the last ones at the end of the block."""
+    """What writes a row into a new Arrow file, a few hundred at a time. The file is there when the block has ended."""
     import pyarrow as pa
 
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         rows: list[dict[str, Any]] = []
 
         def flush() -> None:
@@ -125,6 +127,15 @@ def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, 
 
         yield write
         flush()
+    sync([partial])
+    partial.replace(path)
+
+
+def sync(files: Iterable[Path]) -> None:
+    """Waits until files are on the disk, so that nothing that names them can outlive them."""
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def stored(paths: Sequence[Path], build: Callable[[dict[str, Any]], T], owner: object = None) -> Stored[T]:

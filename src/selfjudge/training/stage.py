@@ -68,12 +68,14 @@ def record_data(run: RunFolder, data: PreparedData, *dropped: Sequence[DroppedRo
     """Writes dropped.jsonl, and the data's fingerprints with ``info`` into run.json; tells of columns not used.
 
     Raises:
-        RunError: a run on rows from Python goes on with other rows.
+        RunError: the run goes on with other data than it was started with.
     """
-    if ROWS in data.fingerprints and run.info.get("data", data.fingerprints) != data.fingerprints:
-        raise RunError(
-            f"The run in {run.path} was started with other rows: give the same rows, or choose another output folder."
-        )
+    before = run.info.get("data", data.fingerprints)
+    changed = sorted(name for name in {*before, *data.fingerprints} if before.get(name) != data.fingerprints.get(name))
+    if changed:
+        names = ", ".join(changed)
+        what = "rows: give the same rows" if ROWS in changed else f"data in {names}: put it back as it was"
+        raise RunError(f"The run in {run.path} was started with other {what}, or choose another output folder.")
 
     def write() -> None:
         for source, left in data.unused:

@@ -42,6 +42,9 @@ COLUMNS = frozenset(
 ).union(*SCORES, *(choice for form in FORMATS.values() for choice in form.choices()))
 """The names of columns that some format reads."""
 
+ONE_ANSWER = frozenset((*PROMPTS, "output", "response", "answer", "text", "completion"))
+"""Columns of data for SFT: where a file has no others, nothing in it compares two answers."""
+
 RENAME = "Rename the columns or name another format"
 
 HEAD_ROWS = 20
@@ -82,9 +85,18 @@ def find_format(head: Sequence[dict[str, Any]], origin: str, name: str = "auto")
     raise DataError(f"{origin}: {_unknown(head, found)}.")
 
 
+def _has_lists(data: dict[str, Any]) -> bool:
+    """Whether a row has several answers in one column."""
+    return any(isinstance(data.get(name), list) for name in ("output", "response", "answer"))
+
+
 def _unknown(head: Sequence[dict[str, Any]], found: Sequence[str]) -> str:
     """Why no format fits, and what to do."""
-    if {"kto_tag", "completion"} & set(found) or any(isinstance(data.get("label"), bool) for data in head):
+    if (
+        {"kto_tag", "completion"} & set(found)
+        or any(isinstance(data.get("label"), bool) for data in head)
+        or (set(found) - {"id", "source", *SYSTEMS, HISTORY} <= ONE_ANSWER and not any(map(_has_lists, head)))
+    ):
         return "each row has one answer (data for KTO or SFT); give two answers to a prompt, the better and the worse"
     types = ", ".join(f"{column}: {json_type(value)}" for column, value in head[0].items())
     for nearly in reversed(FORMATS.values()):  # the most general first

@@ -73,7 +73,7 @@ class Row:
     def unused(self) -> dict[str, Any]:
         """What the row holds and no format read: name → value.
 
-        Empty columns, an index and copies of text read are left out.
+        Empty columns and an index are left out.
         """
         used = {*self.read, *INDEX_COLUMNS}
         if own_id(self.data):
@@ -81,8 +81,7 @@ class Row:
         if is_text(self.data.get("source")):
             used.add("source")
         rest = {name: value for name, value in self.data.items() if holds(value) and name not in used}
-        read = [value for name, value in self.data.items() if name in self.read and isinstance(value, str | list)]
-        return {**{name: value for name, value in rest.items() if value not in read}, **self.ignored}
+        return {**rest, **self.ignored}
 
 
 @dataclass(frozen=True)

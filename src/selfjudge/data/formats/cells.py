@@ -40,7 +40,9 @@ def read_turns(row: Row, value: Any, name: str, plain: Role) -> tuple[Message, .
         return (read_message(row, value, name, name),)
     if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in value):
         raise Reject(f"{name} is not a list of messages")
-    return tuple(read_message(row, item, name, f"{name}[]") for item in value)
+    turns = (read_message(row, item, name, f"{name}[]") for item in value)
+    # Exports write one for every dialogue; an empty column `system` is none either.
+    return tuple(turn for turn in turns if turn.role != "system" or holds(turn.content))
 
 
 def _is_structure(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from selfjudge.data.formats.base import Row
 from selfjudge.data.formats.cells import read_turns
 from selfjudge.data.formats.messages import Reject, check_turns, split_sides
-from selfjudge.data.formats.prompt_columns import Found, in_context, prompt_column
+from selfjudge.data.formats.prompt_columns import PROMPTS, Found, in_context, prompt_column
 from selfjudge.records import Message
 
 Split = tuple[tuple[Message, ...], str, str]
@@ -23,8 +23,11 @@ def read_pair(row: Row, first: str, second: str) -> Split:
     Raises:
         Reject: a column is missing or cannot be read, there is no prompt, or the sides answer different prompts.
     """
-    sides = (read_turns(row, row.column(name), name, "assistant") for name in (first, second))
-    return join_pair(row, *sides)
+    values = {name: row.column(name) for name in (first, second)}
+    for name in PROMPTS:
+        if isinstance(row.data.get(name), list) and row.data[name] in values.values():
+            row.get(name)  # a copy of a side, as binarised UltraFeedback has it
+    return join_pair(row, *(read_turns(row, value, name, "assistant") for name, value in values.items()))
 
 
 def join_pair(row: Row, first: Turns, second: Turns, *, alone: bool = False) -> Split:

@@ -12,7 +12,7 @@ from selfjudge.data.formats.prompt_columns import PROMPTS
 _LIKE = {
     "rejected": ("reject", "non_pref", "dispref", "wors", "los", "bad", "neg", "incorrect", "wrong", "other"),
     "chosen": ("chosen", "prefer", "better", "best", "win", "good", "pos", "accept", "correct", "right"),
-    "prompt": (*PROMPTS, "ask", "user", "task", "title", "post"),
+    "prompt": (*PROMPTS, "ask", "user", "task", "title"),
 }
 """Parts of names that tell a column's use, the most telling use first: `non_preferred` has `prefer` in it too."""
 
@@ -24,7 +24,7 @@ def text_columns(data: Mapping[str, Any]) -> list[str]:
 
 def suggested_columns(data: Mapping[str, Any]) -> dict[str, str]:
     """Our name → the column of the row that fits it best, or a word in capitals; empty with fewer than three."""
-    free = [name for name in text_columns(data) if name not in ("id", "source")]
+    free = [name for name in text_columns(data) if not _is_name(name)]
     if len(free) < 3:
         return {}
     found: dict[str, str] = {}
@@ -36,11 +36,15 @@ def suggested_columns(data: Mapping[str, Any]) -> dict[str, str]:
         best = [name for part in parts for name in rest if part in name.lower()]
         if ours not in found and best:
             found[ours] = best[0]
-    if "chosen" in found or "rejected" in found:  # else nothing tells which of two columns is the better one
-        for ours in ("chosen", "rejected", "prompt"):
-            if ours not in found:
-                found[ours] = next(name for name in free if name not in found.values())
+    left = [name for name in free if name not in found.values()]
+    if len(left) == 1 and len(found) == 2:  # else nothing tells which of the columns it is
+        found |= {ours: left[0] for ours in ("chosen", "rejected", "prompt") if ours not in found}
     return {"prompt": "PROMPT", "chosen": "BETTER", "rejected": "WORSE"} | found
+
+
+def _is_name(column: str) -> bool:
+    """Whether a column says which row it is or where it is from, rather than what was said."""
+    return column.lower() in ("source", "system", "history", "domain", "category") or column.lower().endswith("id")
 
 
 def columns_hint(data: Mapping[str, Any]) -> str:
