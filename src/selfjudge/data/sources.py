@@ -168,7 +168,7 @@ def parse_row(row: Row, form: Format, pairing: Pairing) -> list[PreferenceRecord
         for item in form.parse(row, pairing):
             found.append(item)
     except Reject as error:
-        found.append(Dropped(row.id, row.line, str(error)))
+        found.append(Dropped(row.id, row.line, str(error) or "no reason was given"))
     return found
 
 

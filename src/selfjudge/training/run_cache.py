@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from selfjudge.training.processes import is_main, on_main
 from selfjudge.training.run_folder import CACHE
 
 LOCK = "lock"
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -38,6 +40,10 @@ def run_cache(output_dir: str | Path) -> Iterator[Cache]:
             for path in missing:
                 with suppress(OSError):
                     path.rmdir()
+        raise
+    except KeyboardInterrupt:
+        if is_main() and not (folder / "run.json").exists():
+            _logger.warning("Stopped while the data was made ready: the same command goes on from there.")
         raise
     finally:
         for lock in locks:
