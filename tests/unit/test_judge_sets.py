@@ -58,7 +58,7 @@ def test_judgebench_files_as_published(tmp_path):
         ([], "there is no row"),
         ([{"question": "q", "response_A": "a", "response_B": "b", "label": "A?B"}], "line 1: label"),
         ([{"prompt": "q", "chosen": "a", "rejected": "a"}], "line 1: identical"),
-        ([{"text": "q"}], "no known preference format"),
+        ([{"words": "q"}], "no known preference format"),
     ],
 )
 def test_bad_files_are_named(tmp_path, rows, words):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
 
-_Z95 = float(norm.ppf(0.975))
+_Z95 = NormalDist().inv_cdf(0.975)
 
 
 def effective_number(scores: Sequence[float], groups: Sequence[Hashable]) -> float:
@@ -22,6 +21,8 @@ def effective_number(scores: Sequence[float], groups: Sequence[Hashable]) -> flo
     t is Student's .975 quantile with m - 1 degrees of freedom and z the normal one: few groups tell little of how they
     vary. Equal scores say nothing of it at all: they count as one case for each group. One group is one case.
     """
+    from scipy.stats import t as student  # here, as what only times a judge does without SciPy
+
     x = np.asarray(scores, dtype=float)
     residuals = x - x.mean()
     sums = np.bincount(places(groups), weights=residuals)
