@@ -7,7 +7,8 @@ Every text has 300 words (``--words``), drawn from a vocabulary by Zipf's law, s
 byte-level BPE of 8,192 tokens trained on such texts, with a ChatML template; ``--model`` names another. Each
 measurement is a process of its own. ``before`` makes records and rows as earlier versions did: one by one, in one
 process, with the positions of all tokens, and held in lists. ``files`` is what a run does now; ``again`` is its second
-start; ``rank`` is a further process of a run; ``inspect`` and ``prepare`` are the commands.
+start; ``rank`` is a further process of a run, beside one that has the files open, which both map; ``inspect`` and
+``prepare`` are the commands.
 
 Memory is what a process and its workers hold beyond what they held with the tokenizer loaded: ``resident`` counts
 mapped files as well (shared pages by their share), ``own`` what only the process itself has. Prints JSON.
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -33,10 +34,11 @@ from typing import Any
 import psutil
 
 from selfjudge.data.columns import renamed
-from selfjudge.data.formats import HEAD_ROWS, Pairing, Row, find_format
+from selfjudge.data.formats import HEAD_ROWS, Pairing, find_format
+from selfjudge.data.formats import Row as RawRow
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.raw import read_rows
-from selfjudge.data.rows import examples, judgment_rows, policy_rows
+from selfjudge.data.rows import Row, examples, judgment_rows, policy_rows
 from selfjudge.data.sources import parse_row
 from selfjudge.data.store import Cache
 from selfjudge.engines.load import load_tokenizer
@@ -151,19 +153,34 @@ def before(path: Path, chat: ChatEncoder, encoder: JudgmentEncoder) -> int:
     form = find_format([renamed(data, {}) for _, data in rows[:HEAD_ROWS]], str(path))
     records: list[PreferenceRecord] = []
     for index, (line, data) in enumerate(rows):
-        parsed = parse_row(Row(data, line, index, "pairs"), form, Pairing())
+        parsed = parse_row(RawRow(data, line, index, "pairs"), form, Pairing())
         records += [item for item in parsed if isinstance(item, PreferenceRecord)]
     policy = [row for record in records for row in policy_rows(record, chat)]
     judgments = [row for place, record in enumerate(records) for row in judgment_rows(record, encoder, place=place)]
     return len(examples([*policy, *judgments]))
 
 
-def in_files(path: Path, chat: ChatEncoder, encoder: JudgmentEncoder, cache: Path) -> int:
-    """Makes rows as a run does."""
+def in_files(path: Path, chat: ChatEncoder, encoder: JudgmentEncoder, cache: Path) -> Sequence[tuple[Row, ...]]:
+    """Makes rows as a run does, or finds them."""
     recipe = recipe_of(path)
     data: PreparedData = prepare_data(recipe.data, recipe.seed, Cache(cache))
     rows, _ = jsft_rows(recipe, data, chat, encoder, MAX_LENGTH)
-    return len(rows.examples)
+    return rows.examples
+
+
+@contextmanager
+def beside_another(kind: str, path: Path, cache: Path, model: str) -> Iterator[None]:
+    """For ``rank``: another process, whose memory counts too, has the same data open meanwhile."""
+    if kind != "rank":
+        yield
+        return
+    asked = [sys.executable, __file__, "--model", model, "--measure", "hold", str(path), str(cache)]
+    with subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield
+        other.stdin.close()
 
 
 def command(*arguments: str) -> Callable[[], int]:
@@ -182,7 +199,7 @@ def measure(kind: str, path: Path, model: str, cache: Path) -> dict[str, Any]:
     chat = load_tokenizer(model)
     encoder = JudgmentEncoder(load_templates("general"), chat)
     found: dict[str, Any] = {}
-    ways: dict[str, Callable[[], int]] = {
+    ways: dict[str, Callable[[], Any]] = {
         "before": lambda: before(path, chat, encoder),
         "files": lambda: in_files(path, chat, encoder, cache),
         "again": lambda: in_files(path, chat, encoder, cache),
@@ -191,8 +208,14 @@ def measure(kind: str, path: Path, model: str, cache: Path) -> dict[str, Any]:
     if kind in ("inspect", "prepare"):
         output = ["--output", str(cache / "records.jsonl")] if kind == "prepare" else []
         ways[kind] = command("data", kind, str(path), *output)
-    with measured(found):
-        found["examples"] = ways[kind]()
+    if kind == "hold":
+        data = in_files(path, chat, encoder, cache)
+        print(len(data), flush=True)
+        sys.stdin.read()
+        return found
+    with beside_another(kind, path, cache, model), measured(found):
+        made = ways[kind]()
+        found["examples"] = len(made) if isinstance(made, Sequence) else made
     return found
 
 
@@ -207,7 +230,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         kind, path, cache = options.measure
-        print(json.dumps(measure(kind, Path(path), options.model, Path(cache))), file=sys.__stdout__)
+        found = measure(kind, Path(path), options.model, Path(cache))
+        if kind != "hold":
+            print(json.dumps(found), file=sys.__stdout__)
         return
     with tempfile.TemporaryDirectory(prefix="data-benchmark-") as folder:
         model = options.model or str(Path(folder) / "tokenizer")
