@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +17,10 @@ import pytest
 
 from selfjudge.data import encoded, sources
 from selfjudge.data.store import Cache
+from selfjudge.data.workers import processors
 from selfjudge.errors import DataError, RecipeError, RunError
 from selfjudge.recipes.schema import Recipe
 from selfjudge.training.jsft import run_jsft
-from selfjudge.training.jsft_trainer import JsftTrainer
 from selfjudge.training.run_cache import run_cache
 from selfjudge.training.self_training import run_self_training
 
@@ -40,6 +46,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@contextmanager
+def interrupted(at: str) -> Iterator[None]:
+    """Ctrl-C comes when a function, named by its place, is called."""
+
+    def ctrl_c(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(at, ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def small(tiny_recipe: Callable[..., Recipe]) -> Recipe:
     steps = {"training": {"max_steps": 2, "save_strategy": "no"}}
     return tiny_recipe(12, jsft=steps, self_training=steps)
@@ -47,17 +66,11 @@ def small(tiny_recipe: Callable[..., Recipe]) -> Recipe:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_interrupted_start_is_gone_on_with(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str], monkeypatch: pytest.MonkeyPatch, stage: str
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str], stage: str
 ) -> None:
     recipe, folder = small(tiny_recipe), tmp_path / "runs" / "run"
-    with monkeypatch.context() as patch:
-
-        def interrupted(*_: Any, **__: Any) -> None:
-            raise KeyboardInterrupt
-
-        patch.setattr("selfjudge.training.run_folder.RunFolder.open", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            STAGES[stage](recipe, folder)
+    with interrupted("selfjudge.training.run_folder.RunFolder.open"):
+        STAGES[stage](recipe, folder)
     assert calls.count("write_items") == 1
     assert "_mapped_part" in calls
     assert [path.name for path in folder.iterdir()] == ["cache"]
@@ -69,17 +82,11 @@ def test_an_interrupted_start_is_gone_on_with(
 
 
 def test_a_resumed_run_prepares_nothing_anew(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], calls: list[str]
 ) -> None:
     recipe = small(tiny_recipe)
-    with monkeypatch.context() as patch:
-
-        def interrupted(*_: Any, **__: Any) -> None:
-            raise KeyboardInterrupt
-
-        patch.setattr(JsftTrainer, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run_jsft(recipe, tmp_path / "run")
+    with interrupted("selfjudge.training.jsft_trainer.JsftTrainer.training_step"):
+        run_jsft(recipe, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
     calls.clear()
     run_jsft(recipe, tmp_path / "run", resume=True)
@@ -129,18 +136,10 @@ def test_an_error_during_a_run_leaves_its_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100])
-def test_a_damaged_cache_is_made_anew(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, damage: bytes
-) -> None:
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, tiny_recipe: Callable[..., Recipe], damage: bytes) -> None:
     recipe, folder = small(tiny_recipe), tmp_path / "run"
-    with monkeypatch.context() as patch:
-
-        def interrupted(*_: Any, **__: Any) -> None:
-            raise KeyboardInterrupt
-
-        patch.setattr("selfjudge.training.run_folder.RunFolder.open", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run_jsft(recipe, folder)
+    with interrupted("selfjudge.training.run_folder.RunFolder.open"):
+        run_jsft(recipe, folder)
     files = sorted((folder / "cache").rglob("*.arrow"))
     assert len(files) > 3
     for file in files:
@@ -158,24 +157,43 @@ def test_two_starts_in_one_folder(tmp_path: Path, tiny_recipe: Callable[..., Rec
     assert run_jsft(small(tiny_recipe), tmp_path / "run").info["status"] == "finished"
 
 
-def test_other_data_is_refused_at_a_resume(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_data_is_refused_at_a_resume(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     file = tmp_path / "own.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 8)
     recipe = small(tiny_recipe)
     source = recipe.data.sources[0].model_copy(update={"path": str(file), "limit": None})
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": [source]})})
-    with monkeypatch.context() as patch:
-
-        def interrupted(*_: Any, **__: Any) -> None:
-            raise KeyboardInterrupt
-
-        patch.setattr(JsftTrainer, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run_jsft(recipe, tmp_path / "run")
+    with interrupted("selfjudge.training.jsft_trainer.JsftTrainer.training_step"):
+        run_jsft(recipe, tmp_path / "run")
     before = (tmp_path / "run" / "run.json").read_text()
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "d"}\n')
     with pytest.raises(RunError, match=r"was started with other data in .*own.jsonl: put it back as it was, or choose"):
         run_jsft(recipe, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "run.json").read_text() == before
+
+
+@pytest.mark.skipif(processors() < 2, reason="there are no workers on one processor")
+@pytest.mark.parametrize("to_all", [True, False], ids=["as a terminal does", "to the process alone"])
+def test_ctrl_c_while_workers_tokenize(tmp_path: Path, to_all: bool) -> None:
+    row = {"prompt": "Say it. " * 200, "chosen": "It is. " * 200, "rejected": "No. " * 200}
+    with (tmp_path / "pairs.jsonl").open("w") as handle:
+        for i in range(6000):
+            handle.write(json.dumps({**row, "chosen": f"{i} {row['chosen']}"}) + "\n")
+    settings = ["model.path=builtin:world", "data.max_length=9999", f"data.sources.0.path={tmp_path / 'pairs.jsonl'}"]
+    options = [part for setting in [*settings, "data.sources.0.limit=null"] for part in ("--set", setting)]
+    command = [sys.executable, "-c", "from selfjudge.cli.main import main; main()", "jsft", "--recipe", "demo"]
+    with subprocess.Popen(
+        [*command, *options, "--output-dir", str(tmp_path / "run")], stderr=subprocess.PIPE, start_new_session=True
+    ) as run:
+        assert run.stderr is not None
+        said = b""
+        while not re.search(rb"Policy rows \(num_proc=\d+\): +\d+%\|[^|]+\| [1-9]\d*/6000", said):  # all are at work
+            part = os.read(run.stderr.fileno(), 4096)
+            assert part, said.decode()
+            said += part
+        (os.killpg if to_all else os.kill)(run.pid, signal.SIGINT)
+        said += run.communicate(timeout=60)[1]
+    assert run.returncode == 130, said.decode()
+    assert b"Stopped while the data was made ready: the same command goes on from there." in said
+    assert b"Traceback" not in said, said.decode()[-3000:]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["cache"]

@@ -119,3 +119,13 @@ def test_prompts_under_other_names(tmp_path: Path) -> None:
     assert [[m.content for m in row.prompt] for row in found] == [["s", "a"], ["b\nc"], ["d"]]
     with pytest.raises(DataError, match=r"line 2: turns is not a list of one question"):
         load_prompts(jsonl(tmp_path, {"turns": ["a", "b"]}))
+
+
+def test_sample_says_which_rows_give_no_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from selfjudge.cli.sample import _prompts
+
+    path = jsonl(
+        tmp_path, {"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "b", "chosen": "x", "rejected": "x"}
+    )
+    assert [row.prompt[0].content for row in _prompts(path)] == ["a"]
+    assert capsys.readouterr().err == f"{path}: 1 rows give no prompt: identical responses\n"

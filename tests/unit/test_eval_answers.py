@@ -106,6 +106,16 @@ def test_two_questions_of_one_id_are_refused_where_answers_go_by_id(tmp_path):
     assert answers_of(tmp_path, rows, questions) == ["Oak.", "Peat."]
 
 
+def test_one_answer_to_two_questions_is_refused(tmp_path):
+    asked = {"id": "q", "turns": ["Name a tree.", "And a moss."]}
+    with pytest.raises(
+        DataError, match="has one answer to the prompt of id 'q', which has 2 turns; give one answer to"
+    ):
+        answers_of(tmp_path, [{"prompt": "Name a tree.", "output": "Oak."}], [asked])
+    both = "Oak.\n\nUser: And a moss.\n\nAssistant: Peat."  # as `eval winrate` writes answers
+    assert answers_of(tmp_path, [{"prompt": "Name a tree.", "output": both}], [asked]) == [both]
+
+
 def test_a_prompt_is_found_however_it_is_spelled_and_an_empty_text_is_an_answer(tmp_path):
     rows = [{"instruction": "Name  a tree.\r\n", "output": ""}]
     assert answers_of(tmp_path, rows, [{"instruction": "Name a tree."}]) == [""]

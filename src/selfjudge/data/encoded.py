@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from selfjudge.data.io import write_json
 from selfjudge.data.record_files import as_prompt, as_record
 from selfjudge.data.rows import DroppedRow, Kind, Row, judgment_examples, policy_examples
 from selfjudge.data.store import Cache, Stored, joined, sync
-from selfjudge.data.workers import processors, worker_processes
+from selfjudge.data.workers import one_thread_each, processors, worker_processes
 from selfjudge.records import PreferenceRecord
 from selfjudge.templates.chat import ChatEncoder
 from selfjudge.templates.encode import JudgmentEncoder
@@ -165,7 +163,7 @@ def _mapped_part(
 ) -> Dataset:
     """Returns what ``work`` makes of a part. The workers end with it, and with them the memory of what they read."""
     workers = max(1, min(processors(), len(dataset) // _WORTH_A_WORKER))
-    with _one_thread_each(workers), worker_processes(), _as_it_was_raised():
+    with one_thread_each(workers), worker_processes():
         return dataset.map(
             work,
             with_indices=True,
@@ -179,41 +177,6 @@ def _mapped_part(
             new_fingerprint=f"{file.parent.name}-{file.stem}",
             desc=name,
         )
-
-
-@contextmanager
-def _as_it_was_raised() -> Iterator[None]:
-    """Raises what interrupted the workers: the library asks them for their results, and raises that there are none."""
-    try:
-        yield
-    except Exception as e:
-        cause: BaseException | None = e
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt | SystemExit):
-                raise cause from None
-            cause = cause.__context__
-        raise
-
-
-@contextmanager
-def _one_thread_each(workers: int) -> Iterator[None]:
-    """Lets the tokenizer use one thread in each of several workers, and no progress bar where there is little to do."""
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    before, shown = os.environ.get("TOKENIZERS_PARALLELISM"), not are_progress_bars_disabled()
-    if workers > 1:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    else:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if workers > 1 and before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        elif before is not None:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
-        if shown:
-            enable_progress_bars()
 
 
 def _row_features() -> Features:

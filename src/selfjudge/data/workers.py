@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
+_THREADS = "TOKENIZERS_PARALLELISM"
 
 _forking = False
 
@@ -25,13 +26,50 @@ def processors() -> int:
 
 @contextmanager
 def worker_processes() -> Iterator[None]:
-    """Processes forked within end by SIGTERM at once, leave Ctrl-C to their parent, and do not outlive it."""
+    """Processes forked within end by SIGTERM at once, leave Ctrl-C to their parent, and do not outlive it.
+
+    What interrupts ``datasets.map`` is raised as it is: the library asks its workers for their results even then, and
+    raises, or has Python print, that there are none.
+    """
+    from multiprocess.context import TimeoutError  # of the pools that datasets makes
+
     global _forking
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda told: None if issubclass(told.exc_type, TimeoutError) else before(told)
     _forking = True
     try:
         yield
+    except Exception as e:
+        cause: BaseException | None = e
+        while cause is not None and not isinstance(cause, KeyboardInterrupt | SystemExit):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
     finally:
         _forking = False
+        sys.unraisablehook = before
+
+
+@contextmanager
+def one_thread_each(workers: int) -> Iterator[None]:
+    """Lets the tokenizer use one thread in each of several workers, and shows no bar where there is one worker."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before, shown = os.environ.get(_THREADS), not are_progress_bars_disabled()
+    if workers > 1:
+        os.environ[_THREADS] = "false"
+    else:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if workers > 1 and before is None:
+            del os.environ[_THREADS]
+        elif before is not None:
+            os.environ[_THREADS] = before
+        if shown:
+            enable_progress_bars()
 
 
 def _become_worker() -> None:
