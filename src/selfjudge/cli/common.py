@@ -80,8 +80,8 @@ def check_outputs(*paths: Path | None, overwrite: bool, inputs: Iterable[str | P
 def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str | Path | None]) -> None:
     """Raises RunError if an output is one of the inputs, another output, or a folder.
 
-    Two names of one file, as a link and its target, count as one. ``inputs`` may have names of the Hub and of models,
-    which are no files. Where an input is a folder, every file in it is an input.
+    Two names of one file, as a link and its target, count as one. ``inputs`` may name models and
+    datasets of the Hub. Where an input is a folder, every file in it is an input.
     """
     sources = [Path(source) for source in inputs if source is not None]
     for i, output in enumerate(outputs):

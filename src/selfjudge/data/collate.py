@@ -13,7 +13,7 @@ from selfjudge.data.rows import Row
 
 
 @dataclass(frozen=True)
-class Features(Sequence[dict[str, object]]):
+class ExampleDataset(Sequence[dict[str, object]]):
     """Examples as what the Trainer collates; ``input_ids`` give the length by which it may group."""
 
     examples: Sequence[tuple[Row, ...]]

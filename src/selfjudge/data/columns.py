@@ -38,7 +38,7 @@ def parse_columns(text: str) -> dict[str, str]:
     """Returns our name → the file's name from text such as ``prompt=question,chosen=better``.
 
     Raises:
-        DataError: a part of it is no such pair, or names one of ours twice.
+        DataError: a part of the text is not such a pair, or two parts have the same name of ours.
     """
     columns: dict[str, str] = {}
     for part in text.split(","):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -129,6 +130,20 @@ def atomic_writer(path: str | Path, overwrite: bool = False) -> Iterator[TextIO]
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def locked(handle: IO[Any]) -> bool:
+    """Whether this process has, or now gets, the lock of an open file; it holds it until the file is closed.
+
+    A file system without locks lets everybody in.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ made from, and in one line for each batch how much of the files belongs to it: w
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from selfjudge.data.io import atomic_writer
+from selfjudge.data.io import atomic_writer, locked
 from selfjudge.errors import RunError
 
 _ANEW = "begin anew with --overwrite"
@@ -120,7 +119,8 @@ class PartialOutput:
             for output in outputs:
                 output.parent.mkdir(parents=True, exist_ok=True)
             self._journal = self._opened(journal_path(outputs[0]))
-            _lock(self._journal, outputs[0])
+            if not locked(self._journal):
+                raise RunError(f"Another process is writing {outputs[0]}: wait for it, or choose another output.")
             found = None if overwrite else read_journal(outputs[0])
             if found is None:
                 self._begin({"settings": settings, "overwrite": overwrite, "date": date})
@@ -243,15 +243,6 @@ def _put_in_place(partial: Path, output: Path) -> None:
     with partial.open(encoding="utf-8", newline="\n") as rows, atomic_writer(output, overwrite=True) as packed:
         shutil.copyfileobj(rows, packed, 2**20)
     partial.unlink()
-
-
-def _lock(handle: IO[bytes], output: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(f"Another process is writing {output}: wait for it, or choose another output.") from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _cut(handle: IO[bytes], size: int) -> None:

@@ -40,9 +40,7 @@ class SourceSection(Section):
 
     path: str = Field(description="Hub id, local file, or builtin:world")
     format: str = Field("auto", description="recognised from the columns unless forced")
-    columns: dict[str, str] = Field(
-        default={}, description="what the file calls a column: `prompt: question` reads `question` as the prompt"
-    )
+    columns: dict[str, str] = Field({}, description="our name for a column: the file's, as in `prompt: question`")
     subset: str | None = Field(None, description="configuration or folder within a Hub dataset")
     split: str = Field("train", description="split of a Hub dataset")
     limit: int | None = Field(None, ge=1, description="read only the first rows")

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
-from selfjudge.data.collate import Features, JsftCollator
+from selfjudge.data.collate import ExampleDataset, JsftCollator
 from selfjudge.data.counterfactual import counterfactuals
 from selfjudge.data.encoded import Encoded, both, encode_judgment_rows, encode_policy_rows
 from selfjudge.data.load import PreparedData, policy_records, prepare_data
@@ -122,7 +122,7 @@ def jsft_trainer(
     return JsftTrainer(
         with_lora(loaded.model, recipe.jsft.lora, seed=recipe.seed),
         args,
-        train_dataset=Features(examples),
+        train_dataset=ExampleDataset(examples),
         data_collator=JsftCollator(pad_id(loaded.chat), recipe.jsft.judgment_weight, recipe.jsft.packing),
         processing_class=loaded.chat.tokenizer,
         callbacks=list(callbacks),

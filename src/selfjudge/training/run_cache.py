@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from selfjudge.data.io import locked
 from selfjudge.data.store import Cache
 from selfjudge.errors import RunError, SelfJudgeError
 from selfjudge.training.processes import is_main, on_main
@@ -57,14 +57,10 @@ def _claimed(folder: Path) -> IO[str]:
         handle = (folder / CACHE / LOCK).open("w")
     except OSError as e:
         raise RunError(f"{folder} cannot be made ({e.strerror}): choose another --output-dir.") from e
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locked(handle):
         handle.close()
         raise RunError(
             f"Another process is preparing the data of the run in {folder}: wait for it, or choose another "
             "--output-dir."
-        ) from None
-    except OSError:  # a file system without locks
-        pass
+        )
     return handle

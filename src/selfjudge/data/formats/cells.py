@@ -41,7 +41,7 @@ def read_turns(row: Row, value: Any, name: str, plain: Role) -> tuple[Message, .
     if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in value):
         raise Reject(f"{name} is not a list of messages")
     turns = (read_message(row, item, name, f"{name}[]") for item in value)
-    # Exports write one for every dialogue; an empty column `system` is none either.
+    # Exports write an empty system message into every dialogue: it says nothing, as an empty column `system` does.
     return tuple(turn for turn in turns if turn.role != "system" or holds(turn.content))
 
 
