@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything reads it
+# With these Rich and Typer would print to the tests as to a terminal, with colours.
+os.environ.pop("FORCE_COLOR", None)
+os.environ.pop("GITHUB_ACTIONS", None)
+os.environ.pop("PY_COLORS", None)
+os.environ.pop("TTY_COMPATIBLE", None)
 
 from collections.abc import Iterator
 from contextlib import ExitStack

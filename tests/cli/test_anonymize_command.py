@@ -41,11 +41,15 @@ def test_rows_without_personal_data_and_a_report(run, write, tmp_path):
 
 def test_inspect_warns_and_tells_what_the_labels_go_with(run, write, monkeypatch):
     pytest.importorskip("presidio_analyzer", reason="the extra privacy is not installed")
+    source = write("in [old].jsonl", ROWS)
+    # In a narrow terminal the path and the command stay whole.
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run("data", "inspect", source).out.splitlines()
+    assert str(source) in lines
+    assert any(line.endswith(f": selfjudge data anonymize '{source}' --output FILE") for line in lines)
     monkeypatch.setenv("COLUMNS", "400")
-    source = write("in.jsonl", ROWS)
     out = " ".join(run("data", "inspect", source).out.split())
     assert "Personal data in 1 records (EMAIL 1, IP 1; 2 of 2 records looked through, not for names)" in out
-    assert f"selfjudge data anonymize {source}" in out
     assert "longer 50.0 % [9.5, 90.5] 2" in out
     assert "more words for women 0.0 % [0.0, 79.3] 1" in out
     assert "is A" not in out

@@ -302,6 +302,7 @@ def test_many_runs_are_found_by_name(root: Path, served: str, page_at: Open) -> 
     for i in range(7):
         make_run(root / f"run-{i}" / "Train")
     with page_at(f"{served}#runs") as page:
+        page.locator(".runs a").nth(6).wait_for()
         page.get_by_label("Find by name").fill("5/tr")
         assert page.locator(".runs a:visible").all_inner_texts() == ["run-5/Train"]
         page.get_by_label("Find by name").fill("")

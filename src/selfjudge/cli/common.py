@@ -199,13 +199,17 @@ def progress_bars(totals: Mapping[str, int | None]) -> Iterator[list[Callable[[i
 
 
 def print_table(rows: Iterable[tuple[str, object]], title: str | None = None) -> None:
-    """Prints name and value in two columns."""
+    """Prints name and value in two columns; the title stays on one line, so that a path in it can be copied."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, show_header=False, box=None, title_justify="left", pad_edge=False)
+    console = Console()
+    if title is not None:
+        console.print(Text(title), style="table.title", soft_wrap=True)
+    table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, str(value))
-    Console().print(table)
+        table.add_row(Text(name), Text(str(value)))
+    console.print(table)

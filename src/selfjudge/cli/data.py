@@ -225,10 +225,11 @@ def _render(record: PreferenceRecord, chat: ChatEncoder, template: str, model: s
         rows += [("Judgment row, chosen first", judgment_rows(record, encoder)[0])]
     console = Console()
     tokenizer = model or "the built-in ChatML tokenizer (--model names yours)"
-    console.print(f"\nRecord {record.id}, rendered with {tokenizer}; the target stands between » and «.", style="dim")
+    shown = f"\nRecord {record.id}, rendered with {tokenizer}; the target stands between » and «."
+    console.print(shown, style="dim", markup=False, soft_wrap=True)
     for title, row in rows:
         console.print(f"\n{title} ({len(row.ids)} tokens)", style="bold")
-        console.print(Text(marked(row, chat)))
+        console.print(Text(marked(row, chat)), soft_wrap=True)
 
 
 def _print_too_long(records: Iterable[PreferenceRecord], chat: ChatEncoder, template: str, max_length: int) -> None:

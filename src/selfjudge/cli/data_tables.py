@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from selfjudge.recipes.section import BUILTIN_WORLD
@@ -89,14 +90,14 @@ def print_personal(source: str, records: Sequence[PreferenceRecord]) -> None:
     try:
         found = personal_data(records)
     except MissingExtraError as error:
-        console.print(f"\nPersonal data was not looked for. {error}", style="yellow", markup=False)
+        text = f"\nPersonal data was not looked for. {error}"
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
         return
     looked = f"{found.sampled} of {len(records)} records looked through, not for names"
     if found.records:
         kinds = ", ".join(f"{kind} {n}" for kind, n in found.kinds.items())
-        advice = f"selfjudge data anonymize {source} --output FILE"
-        console.print(
-            f"\nPersonal data in {found.records} records ({kinds}; {looked}): {advice}", style="yellow", markup=False
-        )
+        advice = f"selfjudge data anonymize {quote(source)} --output FILE"
+        text = f"\nPersonal data in {found.records} records ({kinds}; {looked}): {advice}"
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
     else:
-        console.print(f"\nNo personal data found ({looked}).", markup=False)
+        console.print(f"\nNo personal data found ({looked}).", markup=False, soft_wrap=True)

@@ -97,7 +97,7 @@ def _print_rows(chat: ChatEncoder, report: ModelReport, template: str | None) ->
         return
     for title, row in rows:
         console.print(f"\n{title} ({len(row.ids)} tokens)", style="bold")
-        console.print(Text(marked(row, chat)))
+        console.print(Text(marked(row, chat)), soft_wrap=True)
 
 
 def _facts(report: ModelReport) -> Iterable[tuple[str, object]]:
