@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything reads it
 # With these Rich and Typer would print to the tests as to a terminal, with colours.
@@ -23,6 +24,9 @@ from doc_world import furnish, train
 import selfjudge
 
 pytest_collect_file = DOCUMENTATION.pytest()
+
+# A shell that starts `make test &` in a script makes it ignore Ctrl-C, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

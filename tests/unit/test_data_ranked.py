@@ -45,6 +45,7 @@ RATED = [("Best.", "Mid.", from_ratings(9, 5)), ("Best.", "Worst.", from_ratings
         ({"samples": objects("response", "score", 5, 9, 1)}, RATED),
         ({"answers": objects("content", "rating", "5", "9", "1")}, RATED),
         ({"completions": objects("output", "overall_score", 5, 9, 1)}, RATED),
+        ({"answers": objects("text", "pm_score", 5, 9, 1)}, RATED),
     ],
 )
 def test_every_form_of_a_list(columns: dict[str, Any], expected: list[Any]) -> None:

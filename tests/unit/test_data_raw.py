@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,6 +197,32 @@ def test_a_csv_that_cannot_be_read_says_where(tmp_path: Path, text: bytes, messa
     path = tmp_path / "a.csv"
     path.write_bytes(text)
     with pytest.raises(DataError, match=message):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("suffix", "text", "word"),
+    [
+        (".jsonl", '{"a": "ü"}\n', "line"),
+        (".ndjson", '{"a": "ü"}\n', "line"),
+        (".json", '[{"a":\n "ü"}]', "item"),
+        (".csv", "a\nü\n", "row"),
+        (".tsv", "a\nü\n", "row"),
+    ],
+)
+def test_files_of_text_may_be_packed(tmp_path: Path, suffix: str, text: str, word: str, packed: bool) -> None:
+    path = tmp_path / f"x{suffix}{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    assert list(read_rows(path)) == [(1, {"a": "ü"})]
+    assert (source_name(path), position_word(path)) == ("x", word)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".tsv.gz"])
+def test_a_damaged_packed_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(gzip.compress(os.urandom(100_000).hex().encode())[:5000])
+    with pytest.raises(DataError, match="damaged gzip data; fetch or pack the file again"):
         list(read_rows(path))
 
 

@@ -1,6 +1,7 @@
 """Two answers and a label: every form that published sets have, as training pairs and as pairs to judge."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ FARM = {"instruction": "Sky?", "input": "", "output_1": "Blue.", "output_2": "Gr
 PANDA = {"instruction": "Sky?", "input": "", "response1": "Blue.", "response2": "Green!"}
 BENCH = {"question": "Sky?", "response_A": "Blue.", "response_B": "Green!"}
 OWN = {"prompt": "Sky?", "response_a": "Blue.", "response_b": "Green!"}
+SHP = {"history": "Sky?", "human_ref_A": "Blue.", "human_ref_B": "Green!"}
+WEBGPT = {"question": {"full_text": "Sky?"}, "answer_0": "Blue.", "answer_1": "Green!"}
 
 
 def won(a: object, b: object, tie: object) -> dict[str, object]:
@@ -73,6 +76,31 @@ KINDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]], tuple[float | 
     "alpaca eval": ("alpaca_farm", FARM, [{"preference": p} for p in (1.25, 1.875, 1.5)], (0.75, 0.875)),
     "alpaca farm in words": ("alpaca_farm", FARM, [{"preference": p} for p in ("a", "B", "tie")], (None, None)),
     "pandalm": ("pandalm", PANDA, [marks(1, 1, 2), marks("2", "2", "0"), marks(1, 2, 0)], (2 / 3, 5 / 6)),
+    "shp": (
+        "shp",
+        SHP,
+        [{"labels": 1, "score_A": 6, "score_B": 2}, {"labels": "0", "score_A": "1", "score_B": "9"}],
+        (3 / 4, 9 / 10),
+    ),
+    "shp without votes": ("shp", SHP, [{"labels": 1}, {"labels": 0, "score_A": 0, "score_B": 9}], (None, None)),
+    "webgpt": (
+        "two_scores",
+        WEBGPT,
+        [{"score_0": a, "score_1": b} for a, b in ((0.5, -0.5), (-1, 0), (0.0, 0.0))],
+        (1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-1))),
+    ),
+    "two scores": (
+        "two_scores",
+        OWN,
+        [{"score_a": a, "score_b": b} for a, b in (("7.5", "5.5"), (1, "4"), (0, 0))],
+        (1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-3))),
+    ),
+    "two ratings": (
+        "two_scores",
+        HELPSTEER2,
+        [{"rating1": a, "rating2": b} for a, b in ((2, 1), (1, 2), (3, 3))],
+        (1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-1))),
+    ),
     "judgebench": ("judge", BENCH, [{"label": x} for x in ("A>B", "B>A", "A=B")], (None, None)),
 }
 
@@ -135,6 +163,9 @@ def test_the_words_of_labels(column: str) -> None:
         ({**FARM, "preference": 3}, "preference is not a number from 1 to 2"),
         ({**FARM, "preference": "x"}, "preference is not A, B or tie"),
         ({**PANDA, **marks(1, 3)}, "annotator2 is not 0, 1 or 2"),
+        ({**SHP, "labels": 2}, "labels is not 0 or 1"),
+        ({**SHP, "labels": 1, "score_A": 1, "score_B": 3}, "labels and scores disagree"),
+        ({**OWN, "score_a": "4,5", "score_b": 3}, "score_a and score_b are not two numbers such as 7 or 7.5"),
         ({**KAGGLE, **won(1, 1, 0)}, "are not one 1 and two 0"),
         ({**KAGGLE, **won(1, None, 0)}, "are not one 1 and two 0"),
         ({**KAGGLE, **won(1, 0, 0), "response_b": '["x", "y"]'}, "differ in number of turns"),
@@ -212,6 +243,24 @@ def test_columns_that_say_more_are_listed(tmp_path: Path) -> None:
     both = loaded(tmp_path, {**HELPSTEER3, "overall_preference": -1, "individual_preference": [{"score": -3}]})
     assert both.records[0].strength == pytest.approx(2 / 3)
     assert {item.name for item in both.unused} == {"individual_preference"}
+
+
+def test_scores_are_not_read_beside_a_label_or_the_scores_of_other_answers(tmp_path: Path) -> None:
+    labelled = loaded(tmp_path, {**OWN, "label": "B", "score_a": 2, "score_b": 1})
+    assert (labelled.format, labelled.records[0].chosen) == ("judge", "Green!")
+    assert {item.name for item in labelled.unused} == {"score_a", "score_b"}
+    assert recognise([{**OWN, "chosen": "x", "rejected": "y", "score_a": 2, "score_b": 1}]) is FORMATS["preference"]
+    one = loaded(tmp_path, {**OWN, "score_a": 2, "score_b": None, "winner": "A"}, {**OWN, "score_a": 2, "label": "B"})
+    assert one.format != "two_scores"
+
+
+def test_of_webgpts_question_what_is_not_read_is_listed(tmp_path: Path) -> None:
+    question = {"full_text": "Sky?", "dataset": "eli5", "id": "q1"}
+    found = loaded(tmp_path, {**WEBGPT, "question": question, "score_0": 1, "score_1": 0, "quotes_0": {"title": ["x"]}})
+    assert found.records[0].prompt == (Message(role="user", content="Sky?"),)
+    assert {item.name for item in found.unused} == {"question.dataset", "question.id", "quotes_0"}
+    prompts = load_prompts(tmp_path / "a.jsonl")
+    assert [m.content for row in prompts.prompts for m in row.prompt] == ["Sky?"]
 
 
 def test_a_format_by_its_name_reads_its_own_label(tmp_path: Path) -> None:

@@ -31,15 +31,27 @@ from selfjudge.templates.template import load_templates, parse_template
 ROW = {"prompt": "Name a fox.", "chosen": "fox", "rejected": "owl"}
 
 
-def test_a_gzip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "first", "row", "last"),
+    [
+        ("d.jsonl.gz", b"", b"{}\n", b""),
+        ("d.ndjson.gz", b"", b"{}\n", b""),
+        ("d.json.gz", b"[{}", b",{}", b"]"),
+        ("d.csv.gz", b"a\n", b"b\n", b""),
+        ("d.tsv.gz", b"a\n", b"b\n", b""),
+    ],
+)
+def test_a_gzip_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: bytes, row: bytes, last: bytes
+) -> None:
     monkeypatch.setattr(io, "MAX_LINE", 10_000)
-    path = tmp_path / "d.jsonl.gz"
-    path.write_bytes(gzip.compress(b"{}\n" * 200_000))  # packed to about a thousandth
-    with pytest.raises(DataError, match=r"d\.jsonl\.gz, line \d+: unpacks to more than 200 times its size"):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(first + row * 500_000 + last))  # packed to about a thousandth
+    with pytest.raises(DataError, match=r"/d\.\w+\.gz(, after line \d+)?: unpacks to more than 200 times its size"):
         list(read_rows(path))
     # Little data may be packed as much as it will.
-    path.write_bytes(gzip.compress(b"{}\n" * 3_000))
-    assert len(list(read_rows(path))) == 3_000
+    path.write_bytes(gzip.compress(first + row * 3_000 + last))
+    assert len(list(read_rows(path))) in (3_000, 3_001)
 
 
 def test_a_line_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 ModelOption = Annotated[str, typer.Option("--model", help="Hub id, model folder, run folder or .gguf file.")]
 AdapterOption = Annotated[Path | None, typer.Option(help="LoRA adapter (or its run folder) to put on the model.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Which column of the file holds what, as OURS=THEIRS, such as prompt=question,chosen=better_answer.",
+    ),
+]
 TemplatesOption = Annotated[
     str | None,
     typer.Option("--template", help="Template set: a shipped name or folder. Default: the model's own, else general."),

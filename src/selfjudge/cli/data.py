@@ -9,6 +9,7 @@ import typer
 
 from selfjudge.cli.common import (
     ChatTemplateOption,
+    ColumnsOption,
     JsonOption,
     OverwriteOption,
     check_outputs,
@@ -32,18 +33,15 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at preference data and turn it into canonical records.")
 
 Source = Annotated[
-    str, typer.Argument(help="Hub id, file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet) or builtin:world.")
+    str,
+    typer.Argument(help="Hub id, file (.jsonl, .ndjson, .json, .csv, .tsv, each also .gz; .parquet) or builtin:world."),
 ]
 Format = Annotated[
     str,
     typer.Option(
-        help="auto, or force: hh, ultrafeedback, arena, helpsteer, safe_rlhf, alpaca_farm, pandalm, judge, preference, "
-        "ranked, records; or module:function of your own."
+        help="auto, or force: hh, ultrafeedback, arena, helpsteer, safe_rlhf, alpaca_farm, pandalm, shp, "
+        "two_scores, judge, preference, ranked, records; or module:function of your own."
     ),
-]
-Columns = Annotated[
-    str | None,
-    typer.Option(help="Which column of the file holds what: prompt=question,chosen=better_answer,rejected=other."),
 ]
 Subset = Annotated[str | None, typer.Option(help="Configuration or folder within a Hub dataset.")]
 Split = Annotated[str, typer.Option(help="Split of a Hub dataset.")]
@@ -57,7 +55,7 @@ Seed = Annotated[int, typer.Option(help="Draws the worse answer of rated sources
 def inspect_(
     source: Source,
     format: Format = "auto",
-    columns: Columns = None,
+    columns: ColumnsOption = None,
     subset: Subset = None,
     split: Split = "train",
     limit: Limit = None,
@@ -96,7 +94,7 @@ def prepare(
     source: Source,
     output: Annotated[Path, typer.Option(help="Canonical records, .jsonl or .jsonl.gz.")],
     format: Format = "auto",
-    columns: Columns = None,
+    columns: ColumnsOption = None,
     subset: Subset = None,
     split: Split = "train",
     limit: Limit = None,
@@ -178,7 +176,7 @@ def _load(
     from selfjudge.errors import DataError
     from selfjudge.recipes.schema import DataSection
 
-    names = parse_columns(columns) if columns else {}
+    names = parse_columns(columns)
     source = {"path": path, "format": format, "columns": names, "subset": subset, "split": split, "limit": limit}
     try:
         section = DataSection.model_validate({"sources": [source], "tie_rule": tie_rule, "pairs": pairs})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfjudge.cli.common import (
+    ColumnsOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
@@ -31,6 +32,7 @@ def audit(
     *,
     model: ModelOption,
     input: Annotated[Path, typer.Option(help="Pairs, as for eval judge; labels are not needed.")],
+    columns: ColumnsOption = None,
     json_: JsonOption = None,
     report: ReportOption = None,
     overwrite: OverwriteOption = False,
@@ -39,10 +41,11 @@ def audit(
     """Find out what a judge falls for: position, length, Markdown, names, hijack attempts, its own style."""
     check_outputs(json_, report, overwrite=overwrite, inputs=[input, *options.files(model)])
 
+    from selfjudge.data.columns import parse_columns
     from selfjudge.data.judge_sets import load_judge_set
     from selfjudge.errors import DataError
 
-    pairs = [pair.comparison for pair in load_judge_set(input)]
+    pairs = [pair.comparison for pair in load_judge_set(input, parse_columns(columns))]
     opened = options.open(model)
 
     from selfjudge.evaluation.audit import audit as run_audit

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfjudge.cli.common import (
+    ColumnsOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
@@ -33,6 +34,7 @@ def judge(
     *,
     model: ModelOption,
     input: Annotated[list[Path], typer.Option(help="Labelled pairs; may be repeated.")],
+    columns: ColumnsOption = None,
     against: Annotated[str | None, typer.Option(help="A second model, to judge the same pairs.")] = None,
     json_: JsonOption = None,
     report: ReportOption = None,
@@ -48,9 +50,11 @@ def judge(
     if against is not None and (options.server is not None or options.engine != "transformers"):
         raise typer.BadParameter("only with the engine transformers, not with --server.", param_hint="--against")
 
+    from selfjudge.data.columns import parse_columns
     from selfjudge.data.judge_sets import load_judge_set
 
-    pairs = [pair for path in input for pair in load_judge_set(path)]
+    theirs = parse_columns(columns)
+    pairs = [pair for path in input for pair in load_judge_set(path, theirs)]
     first = _verdicts(options.open(model), pairs)
     second = _verdicts(replace(options, adapter=None).open(against), pairs) if against else None
     names = {"model": model, "against": against, "input": [str(path) for path in input]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfjudge.cli.common import ModelOption, OverwriteOption, print_table, progress_bars
+from selfjudge.cli.common import ColumnsOption, ModelOption, OverwriteOption, print_table, progress_bars
 from selfjudge.cli.engines import EngineOptions, with_engine_options
 from selfjudge.cli.resuming import ResumeOption, batches, beginning, digest_of, model_settings, resumable
 from selfjudge.errors import DataError, TemplateError
@@ -33,6 +33,7 @@ def judge(
     *,
     model: ModelOption,
     input: Annotated[Path, typer.Option(help="Pairs: prompt, response_a, response_b, optional label and id.")],
+    columns: ColumnsOption = None,
     output: Annotated[Path, typer.Option(help="Verdicts, one JSON line per pair.")],
     dump_prompts: Annotated[Path | None, typer.Option(help="Write the exact token ids of every judgment.")] = None,
     rationale_tokens: RationaleOption = None,
@@ -46,13 +47,14 @@ def judge(
     label_mass (probability on the two labels) and p, the four probabilities: order (AB shows response_a first) →
     label. With --adapter the adapted model judges. With --rationale-tokens also rationales: principle → text.
     """
+    from selfjudge.data.columns import parse_columns
     from selfjudge.data.prompts import load_comparisons
     from selfjudge.evaluation.judging import Decision, summarise_decisions
     from selfjudge.packed_questions import PackedQuestions
 
     outputs = [output, *([dump_prompts] if dump_prompts else [])]
     began = beginning(outputs, [input, *options.files(model)], overwrite=overwrite, resume=resume)
-    comparisons = load_comparisons(input)
+    comparisons = load_comparisons(input, columns=parse_columns(columns))
     opened = options.open(model, began)
     start = time.perf_counter()
     the_judge = opened.judge(opened.engine)

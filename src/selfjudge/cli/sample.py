@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from selfjudge.cli.common import ModelOption, OverwriteOption, ThinkingOption, print_table, progress_bars
+from selfjudge.cli.common import ColumnsOption, ModelOption, OverwriteOption, ThinkingOption, print_table, progress_bars
 from selfjudge.cli.engines import EngineOptions, OpenedEngine, with_engine_options
 from selfjudge.cli.resuming import ResumeOption, batches, beginning, digest_of, model_settings, resumable
 
@@ -29,6 +29,7 @@ def sample(
     *,
     model: ModelOption,
     input: Annotated[Path, typer.Option(help="Prompts: prompt (text or messages), optional candidates and id.")],
+    columns: ColumnsOption = None,
     output: Annotated[Path, typer.Option(help="Answers, one JSON line per prompt.")],
     n: Annotated[int, typer.Option(min=1, help="Candidates per prompt.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the samples and of the bracket's draw.")] = 0,
@@ -49,7 +50,7 @@ def sample(
     from selfjudge.engines.base import SamplingParams
 
     began = beginning([output], [input, *options.files(model)], overwrite=overwrite, resume=resume)
-    rows = _prompts(input)
+    rows = _prompts(input, columns)
     opened = replace(options, thinking=thinking).open(model, began)
     judge = opened.judge(opened.base)
     params = SamplingParams(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
@@ -73,12 +74,13 @@ def sample(
     _print_summary([Tally(*note) for note in out.notes], output)
 
 
-def _prompts(input: Path) -> tuple[PromptRow, ...]:
+def _prompts(input: Path, columns: str | None) -> tuple[PromptRow, ...]:
     """Returns the prompts of a file, and says which of its rows gave none."""
+    from selfjudge.data.columns import parse_columns
     from selfjudge.data.prompts import load_prompts
     from selfjudge.data.sources import count_reasons
 
-    loaded = load_prompts(input)
+    loaded = load_prompts(input, columns=parse_columns(columns))
     for reason, count in count_reasons(loaded.dropped).items():
         print(f"{input}: {count} rows give no prompt: {reason}", file=sys.stderr)
     return loaded.prompts

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from selfjudge.errors import DataError
+
+HEAD_ROWS = 20
+"""How many rows are looked at to know a file's columns and its format."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,14 @@ def _kept(name: str, columns: Mapping[str, str]) -> str:
     return f"{name} (the file's own)" if name in columns else name
 
 
-def parse_columns(text: str) -> dict[str, str]:
-    """Returns our name → the file's name from text such as ``prompt=question,chosen=better``.
+def parse_columns(text: str | None) -> dict[str, str]:
+    """Returns our name → the file's name from text such as ``prompt=question,chosen=better``; nothing from None.
 
     Raises:
         DataError: a part of the text is not such a pair, or two parts have the same name of ours.
     """
     columns: dict[str, str] = {}
-    for part in text.split(","):
+    for part in text.split(",") if text is not None else ():
         ours, sign, theirs = (piece.strip() for piece in part.partition("="))
         if not ours or not sign or not theirs:
             raise DataError(f"--columns: {part!r} does not say which column holds what; write prompt=NAME.")
@@ -71,6 +75,22 @@ def check_columns(
         twice = next((other for other in columns if other != ours and columns[other] == theirs), None)
         if twice:
             raise DataError(f"{origin}: columns: `{theirs}` is to be both `{ours}` and `{twice}`; name two columns.")
+
+
+def under_our_names(
+    rows: Iterator[tuple[int, dict[str, Any]]], columns: Mapping[str, str], origin: str, known: Collection[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Returns numbered rows under our names for their columns, see :func:`renamed`.
+
+    Raises:
+        DataError: as :func:`check_columns`, from the first ``HEAD_ROWS`` rows.
+    """
+    if not columns:
+        return rows
+    first = list(itertools.islice(rows, HEAD_ROWS))
+    if first:
+        check_columns(columns, [data for _, data in first], origin, known)
+    return ((number, renamed(data, columns)) for number, data in itertools.chain(first, rows))
 
 
 class Account:

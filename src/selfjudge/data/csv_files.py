@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfjudge.data.io import open_text
+from selfjudge.data.io import read_lines
 from selfjudge.errors import DataError
 
 DELIMITERS = (",", ";", "\t")
@@ -25,27 +25,28 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: the file cannot be read, the first line does not name each column once, or a row has other cells.
     """
-    delimiter = "\t" if path.suffix == ".tsv" else _delimiter(path)
-    with open_text(path) as handle:
-        number = 0
-        try:
-            reader = csv.reader(handle, strict=True, delimiter=delimiter)
-            header = [name.strip() for name in next(reader, [])]
-            if header[:1] == [""]:
-                header[0] = "Unnamed: 0"
-            if not all(header) or len(set(header)) < len(header):
-                raise DataError(f"{path}: the first line must name each column once; correct it.")
-            for number, cells in enumerate(filter(None, reader), start=1):
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text with "
-                        "commas, semicolons, tabs, quotes or line breaks in quotes, and double the quotes in it."
-                    )
-                yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
-        except UnicodeDecodeError:
-            raise DataError(f"{path}, after row {number}: not UTF-8 text; convert the file to UTF-8.") from None
-        except csv.Error as error:
-            raise DataError(f"{path}, after row {number}: not valid CSV ({error}); correct it.") from None
+    delimiter = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else _delimiter(path)
+    number = 0
+    try:
+        reader = _reader(path, delimiter)
+        header = [name.strip() for name in next(reader, [])]
+        if header[:1] == [""]:
+            header[0] = "Unnamed: 0"
+        if not all(header) or len(set(header)) < len(header):
+            raise DataError(f"{path}: the first line must name each column once; correct it.")
+        for number, cells in enumerate(filter(None, reader), start=1):
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text with "
+                    "commas, semicolons, tabs, quotes or line breaks in quotes, and double the quotes in it."
+                )
+            yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+    except csv.Error as error:
+        raise DataError(f"{path}, after row {number}: not valid CSV ({error}); correct it.") from None
+
+
+def _reader(path: Path, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader((line for _, line in read_lines(path)), strict=True, delimiter=delimiter)
 
 
 def _delimiter(path: Path) -> str:
@@ -56,11 +57,10 @@ def _delimiter(path: Path) -> str:
 def _fit(path: Path, delimiter: str) -> tuple[bool, int, int]:
     """(Whether the header has several columns, how many of the first rows have as many cells, how many columns)."""
     rows: list[list[str]] = []
-    with open_text(path) as handle:
-        try:
-            for cells in itertools.islice(csv.reader(handle, strict=True, delimiter=delimiter), SAMPLE_ROWS + 1):
-                rows.append(cells)
-        except (csv.Error, UnicodeDecodeError):
-            pass  # the rows before it count; reading the file names what is wrong
+    try:
+        for cells in itertools.islice(_reader(path, delimiter), SAMPLE_ROWS + 1):
+            rows.append(cells)
+    except (csv.Error, DataError):
+        pass  # the rows before it count; reading the file names what is wrong
     columns = len(rows[0]) if rows else 0
     return columns > 1, sum(len(cells) == columns for cells in rows[1:] if cells), columns

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -23,6 +23,8 @@ MAX_LINE = 64 * 2**20
 MAX_PACKED = 200
 """By how much gzip may have packed a file that unpacks to more than MAX_LINE bytes. Text is packed to a third or a
 tenth; what is made to exhaust memory, to a thousandth."""
+_PART = 2**20
+"""Characters that are read at once."""
 
 
 def open_text(path: Path) -> TextIO:
@@ -43,6 +45,47 @@ def open_text(path: Path) -> TextIO:
         raise DataError(f"{path} cannot be opened ({error.strerror}); check its permissions.") from None
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields lines of text with their numbers, from 1, newlines kept.
+
+    Raises:
+        DataError: as :func:`open_text`; or the file is not UTF-8 or damaged, or a line is far too long for a row.
+    """
+    with open_text(path) as handle:
+        number = 0
+        while line := _read(handle, path, lambda: handle.readline(MAX_LINE + 1), f", after line {number}"):
+            number += 1
+            if len(line) > MAX_LINE:
+                raise DataError(f"{path}, line {number}: more than {MAX_LINE:,} characters; put one row on a line.")
+            yield number, line
+
+
+def read_text(path: Path) -> str:
+    """Returns all text of a file.
+
+    Raises:
+        DataError: as :func:`open_text`; or the file is not UTF-8 or damaged.
+    """
+    with open_text(path) as handle:
+        return "".join(iter(lambda: _read(handle, path, lambda: handle.read(_PART)), ""))
+
+
+def _read(handle: TextIO, path: Path, read: Callable[[], str], where: str = "") -> str:
+    """The next part of a text. Raises DataError where it cannot be read, or a packed file unpacks to far too much."""
+    try:
+        text = read()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}{where}: not UTF-8 text; convert the file to UTF-8.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(f"{path}{where}: damaged gzip data; fetch or pack the file again.") from None
+    if path.suffix == ".gz" and handle.buffer.tell() > max(MAX_LINE, MAX_PACKED * path.stat().st_size):
+        raise DataError(
+            f"{path}{where}: unpacks to more than {MAX_PACKED} times its size, as no data does; if it is what you "
+            "want, unpack it first."
+        )
+    return text
+
+
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields ``(line number, row)`` for each non-blank line; the first line is number 1.
 
@@ -50,32 +93,9 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: the file is missing or unreadable, or a line is not a JSON object (file and line are named).
     """
     path = Path(path)
-    number = 0
-    with open_text(path) as handle:
-        try:
-            for number, line in _lines(handle, path):
-                if line.strip():
-                    yield number, _parse_line(line, path, number)
-        except UnicodeDecodeError:
-            raise DataError(f"{path}, after line {number}: not UTF-8 text; convert the file to UTF-8.") from None
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise DataError(f"{path}, after line {number}: damaged gzip data; fetch or pack the file again.") from None
-
-
-def _lines(handle: TextIO, path: Path) -> Iterator[tuple[int, str]]:
-    """Yields lines with their numbers. Raises DataError where a line, or what is unpacked, is far too long."""
-    packed = path.stat().st_size if path.suffix == ".gz" else None
-    number = 0
-    while line := handle.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) > MAX_LINE:
-            raise DataError(f"{path}, line {number}: more than {MAX_LINE:,} characters; put one row on a line.")
-        if packed and handle.buffer.tell() > max(MAX_LINE, MAX_PACKED * packed):
-            raise DataError(
-                f"{path}, line {number}: unpacks to more than {MAX_PACKED} times its size, as no data does; if it is "
-                "what you want, unpack it first."
-            )
-        yield number, line
+    for number, line in read_lines(path):
+        if line.strip():
+            yield number, _parse_line(line, path, number)
 
 
 def _parse_line(line: str, path: Path, number: int) -> dict[str, Any]:

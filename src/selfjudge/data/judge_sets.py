@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfjudge.data.formats import HEAD_ROWS, Dropped, Pairing, Reject, Row, find_format, recognise
+from selfjudge.data.columns import HEAD_ROWS, under_our_names
+from selfjudge.data.formats import COLUMNS, Dropped, Pairing, Reject, Row, find_format, recognise
 from selfjudge.data.formats.judge import TWO_ANSWERS, read_comparison
 from selfjudge.data.raw import Source, origin_of, position_word, read_rows, source_name
 from selfjudge.errors import DataError
 from selfjudge.records import Comparison, PreferenceRecord
+
+SUBSETS = ("set", "subset")
+"""The columns that say which part of a test set a row belongs to."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +27,21 @@ class JudgePair:
     subset: str
 
 
-def load_judge_set(path: Source) -> tuple[JudgePair, ...]:
+def load_judge_set(path: Source, columns: Mapping[str, str] | None = None) -> tuple[JudgePair, ...]:
     """Every row of a test set of judges, in its order.
 
     Taken are files of two answers with a label or without (judge files, JudgeBench, Chatbot Arena, HelpSteer, …; see
     :func:`selfjudge.data.formats.judge.read_comparison`), preference files such as RewardBench (``prompt``,
     ``chosen``, ``rejected``), and rows of either kind given in Python. The subset is the columns ``set`` and
     ``subset``, for JudgeBench ``source``, else the file's name, for rows ``rows``. :func:`as_comparison` draws which
-    side of a preference is shown first.
+    side of a preference is shown first. ``columns``: our name for a column → the file's.
 
     Raises:
-        DataError: the file cannot be read or is empty, its format is not known, or a row is malformed (it is named).
+        DataError: the file cannot be read or is empty, its format is not known, it has no such column, or a row is
+            malformed (it is named).
     """
     origin = origin_of(path)
-    raw = read_rows(path)
+    raw = under_our_names(read_rows(path), columns or {}, origin, {*COLUMNS, *SUBSETS})
     first = list(itertools.islice(raw, HEAD_ROWS))
     head = [_as_judge_row(data) for _, data in first]
     if not head:
@@ -86,5 +91,5 @@ def _as_judge_row(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _subset(data: dict[str, Any]) -> str:
-    names = [data.get("set"), data.get("subset")]
+    names = [data.get(name) for name in SUBSETS]
     return " / ".join(name for name in names if isinstance(name, str) and name)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfjudge.data.columns import HEAD_ROWS, under_our_names
 from selfjudge.data.eval_prompts import turn_text
-from selfjudge.data.formats import FORMATS, HEAD_ROWS, Dropped, Reject, Row, recognise
+from selfjudge.data.formats import COLUMNS, FORMATS, Dropped, Reject, Row, recognise
 from selfjudge.data.formats.base import own_id
 from selfjudge.data.formats.cells import read_turns
 from selfjudge.data.formats.judge import TWO_ANSWERS, read_comparison
@@ -23,6 +24,8 @@ from selfjudge.records import Comparison, Message
 
 TURNS = "turns"
 """Where FastChat and Arena-Hard have their questions."""
+CANDIDATES = "candidates"
+"""Where a prompts file has answers that exist already."""
 
 
 @dataclass(frozen=True)
@@ -45,53 +48,69 @@ class LoadedPrompts:
 
 
 def load_comparisons(
-    path: Source, *, subset: str | None = None, split: str = "train", limit: int | None = None
+    path: Source,
+    *,
+    columns: Mapping[str, str] | None = None,
+    subset: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
 ) -> tuple[Comparison, ...]:
     """Every row of a file of two answers (see :func:`selfjudge.data.formats.judge.read_comparison`).
 
     Rows from Python are taken too (see :func:`selfjudge.data.raw.read_rows`).
-    The label may be missing; ``id`` defaults to the index (from 0) as text.
+    The label may be missing; ``id`` defaults to the index (from 0) as text. ``columns``: our name for a column → the
+    file's.
 
     Raises:
-        DataError: the file cannot be read or is empty, or a row is malformed (its line is named).
+        DataError: the file cannot be read, is empty or has no such column, or a row is malformed (its line is named).
     """
     origin = origin_of(path)
-    found = tuple(_comparison(row, origin) for row in _rows(read_rows(path, subset, split, limit), origin))
+    raw = under_our_names(read_rows(path, subset, split, limit), columns or {}, origin, COLUMNS)
+    found = tuple(_comparison(row, origin) for row in _rows(raw, origin))
     if not found:
         raise DataError(f"{origin}: there is no row in it; check the file or the split.")
     return found
 
 
 def load_prompts(
-    path: Source, *, subset: str | None = None, split: str = "train", limit: int | None = None
+    path: Source,
+    *,
+    columns: Mapping[str, str] | None = None,
+    subset: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
 ) -> LoadedPrompts:
     """The prompts of a prompts file: ``prompt`` (text or messages), optional ``candidates`` (texts), optional ``id``.
 
     A preference or judge file gives its prompts, each distinct one once. A file of rated answers with a ``prompt`` is
-    read as a prompts file. Rows from Python are taken too. ``limit`` counts rows read.
+    read as a prompts file. Rows from Python are taken too. ``limit`` counts rows read. ``columns``: our name for a
+    column → the file's.
 
     Raises:
-        DataError: the file cannot be read, is empty, has no ``prompt``, or a row is malformed (its line is named).
+        DataError: the file cannot be read, is empty, has no ``prompt`` or no such column, or a row is malformed (its
+            line is named).
     """
     origin = origin_of(path)
-    raw = read_rows(path, subset, split, limit)
+    raw = under_our_names(read_rows(path, subset, split, limit), columns or {}, origin, {*COLUMNS, TURNS, CANDIDATES})
     first = list(itertools.islice(raw, HEAD_ROWS))  # what a generator has given is not there a second time
     raw, head = itertools.chain(first, raw), [data for _, data in first]
     if not head:
         raise DataError(f"{origin}: there is no row in it; check the file or the split.")
     form = recognise(head)
-    columns = sorted({column for data in head for column in data})
+    found_columns = sorted({column for data in head for column in data})
     if form in TWO_ANSWERS:
         pairs = [_comparison(row, origin) for row in _rows(raw, origin)]
         return LoadedPrompts(_distinct(PromptRow(pair.id, pair.prompt) for pair in pairs), (), form.name, len(pairs))
-    if form is not None and not (form is FORMATS["ranked"] and "prompt" in columns):
-        again = path if isinstance(path, str | os.PathLike) else (data for _, data in raw)
-        loaded = load_preferences(again, format=form.name, subset=subset, split=split, limit=limit)
+    if form is not None and not (form is FORMATS["ranked"] and "prompt" in found_columns):
+        if isinstance(path, str | os.PathLike):
+            loaded = load_preferences(path, format=form.name, columns=columns, subset=subset, split=split, limit=limit)
+        else:
+            loaded = load_preferences((data for _, data in raw), format=form.name)
         prompts = _distinct(PromptRow(record.id, record.prompt) for record in loaded.records)
         return LoadedPrompts(prompts, loaded.dropped, form.name, loaded.rows)
-    if not {*PROMPTS, TURNS} & set(columns):
+    if not {*PROMPTS, TURNS} & set(found_columns):
         raise DataError(
-            f"{origin}: the column `prompt` is missing; found: {', '.join(columns)}. Rename one to `prompt`."
+            f"{origin}: the column `prompt` is missing; found: {', '.join(found_columns)}. Rename one to `prompt`."
         )
     found = tuple(_prompt(row, origin) for row in _rows(raw, origin))
     return LoadedPrompts(found, (), "prompts", len(found))
@@ -116,7 +135,7 @@ def _prompt(row: Row, origin: str) -> PromptRow:
         if prompt is None:
             prompt = read_turns(row, _only_turn(row), TURNS, "user")
         check_turns(prompt)
-        return PromptRow(own_id(row.data) or str(row.index), prompt, _candidates(row.data.get("candidates")))
+        return PromptRow(own_id(row.data) or str(row.index), prompt, _candidates(row.data.get(CANDIDATES)))
     except Reject as error:
         raise _bad_row(row, origin, error) from None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from pydantic import BaseModel
 
 from selfjudge.data.csv_files import read_csv
-from selfjudge.data.io import json_type, open_text, read_jsonl
+from selfjudge.data.io import json_type, read_jsonl, read_text
 from selfjudge.data.plain import plain
 from selfjudge.errors import DataError
 from selfjudge.recipes.section import ROWS
@@ -29,15 +29,17 @@ Rows: TypeAlias = Iterable[Mapping[str, Any] | BaseModel]
 Source: TypeAlias = str | Path | Rows
 """Where rows are from: a file's path, a Hub id, or the rows themselves."""
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
+_TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT), ".parquet")
+"""The files that are read, by how their names end."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def read_rows(path: Source, subset: str | None = None, split: str = "train", limit: int | None = None) -> RawRows:
     """Yields ``(position, row)``: the line of a JSONL file, the number of the item or row of any other; both from 1.
 
-    ``path`` is a local file (.jsonl, .jsonl.gz, .json, .csv, .tsv, .parquet), a local dataset folder, a Hub id
-    ``org/name``, or the rows themselves: a ``datasets.Dataset``, or any iterable of mappings or records.
+    ``path`` is a local file (see ``SUFFIXES``), a local dataset folder, a Hub id ``org/name``, or the rows
+    themselves: a ``datasets.Dataset``, or any iterable of mappings or records.
     ``subset`` (a config or a data directory) and ``split`` choose within a Hub dataset or folder; a JSON object with
     several lists is searched for ``split`` too. ``limit``: at most so many rows from the start.
 
@@ -80,28 +82,33 @@ def source_state(path: Source, subset: str | None = None, split: str = "train") 
 def source_name(path: str | Path) -> str:
     """How records name the source: a file's name without its suffixes, the Hub id, or ``rows``."""
     name = Path(path).name
-    suffix = next((suffix for suffix in (".jsonl.gz", *SUFFIXES) if name.endswith(suffix)), None)
-    return name.removesuffix(suffix) if suffix else str(path)
+    return name.removesuffix(".gz").removesuffix(_suffix(name)) if _suffix(name) else str(path)
 
 
 def position_word(path: str | Path) -> str:
     """What a row's position counts, for messages: ``line``, ``item`` or ``row``."""
-    name = str(path)
-    return "line" if name.endswith((".jsonl", ".jsonl.gz")) else "item" if name.endswith(".json") else "row"
+    return {".jsonl": "line", ".ndjson": "line", ".json": "item"}.get(_suffix(str(path)), "row")
+
+
+def _suffix(path: str) -> str:
+    """What kind of file a path names, by its end without ``.gz``; an empty text for what is no file of ``SUFFIXES``."""
+    return next((suffix.removesuffix(".gz") for suffix in SUFFIXES if path.endswith(suffix)), "")
 
 
 def _open(path: str, subset: str | None, split: str) -> RawRows:
-    if path.endswith((".jsonl", ".jsonl.gz")):
-        return read_jsonl(path)
-    if path.endswith(".json"):
-        return _json_rows(Path(path), split)
-    if path.endswith((".csv", ".tsv")):
-        return read_csv(Path(path))
-    if path.endswith(".parquet"):
-        return _parquet_rows(Path(path))
-    if Path(path).is_file():
+    file = Path(path)
+    match _suffix(path):
+        case ".jsonl" | ".ndjson":
+            return read_jsonl(file)
+        case ".json":
+            return _json_rows(file, split)
+        case ".csv" | ".tsv":
+            return read_csv(file)
+        case ".parquet":
+            return _parquet_rows(file)
+    if file.is_file():
         raise DataError(f"{path}: this file type is not supported; use one of {', '.join(SUFFIXES)}.")
-    if Path(path).is_dir() or _HUB_ID.fullmatch(path):
+    if file.is_dir() or _HUB_ID.fullmatch(path):
         return _dataset_rows(path, subset, split)
     if path == ROWS:
         raise DataError(f"{ROWS}: these are rows that came from Python, not a file; give them again as rows=....")
@@ -130,16 +137,13 @@ def _is_dataset(rows: Any) -> TypeGuard[Dataset]:
 
 
 def _json_rows(path: Path, split: str) -> RawRows:
-    with open_text(path) as handle:
-        try:
-            content = json.load(handle)
-        except json.JSONDecodeError as error:
-            hint = "; one row on each line is JSONL: rename the file to .jsonl" if error.msg == "Extra data" else ""
-            raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}){hint}.") from None
-        except UnicodeDecodeError:
-            raise DataError(f"{path} is not UTF-8 text; convert the file to UTF-8.") from None
-        except (ValueError, RecursionError):
-            raise DataError(f"{path}: too long a number or too deep a nesting for JSON rows; correct it.") from None
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        hint = "; one row on each line is JSONL: rename the file to .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}){hint}.") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: too long a number or too deep a nesting for JSON rows; correct it.") from None
     for number, row in enumerate(_row_list(content, path, split), start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, item {number}: expected a JSON object, found {json_type(row)}.")

@@ -14,10 +14,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from selfjudge.data.columns import Account, Unused, check_columns, renamed
+from selfjudge.data.columns import HEAD_ROWS, Account, Unused, under_our_names
 from selfjudge.data.formats import (
     COLUMNS,
-    HEAD_ROWS,
     Dropped,
     Format,
     Pairing,
@@ -125,12 +124,10 @@ def _read(
     raw: RawRows, origin: str, read_as: str | OwnFormat, columns: Mapping[str, str], pairing: Pairing, folder: Path
 ) -> None:
     """Reads a source into ``folder``."""
-    first = list(itertools.islice(raw, HEAD_ROWS))
-    if not first:
-        raise DataError(f"{origin}: there is no row in it; check the file or the split.")
-    check_columns(columns, [data for _, data in first], origin, COLUMNS)
-    rows = ((line, renamed(data, columns)) for line, data in itertools.chain(first, raw))
+    rows = under_our_names(raw, columns, origin, COLUMNS)
     head = list(itertools.islice(rows, HEAD_ROWS))
+    if not head:
+        raise DataError(f"{origin}: there is no row in it; check the file or the split.")
     if isinstance(read_as, OwnFormat):
         form = read_as.of(origin, position_word(origin))
     else:

@@ -22,7 +22,6 @@ from selfjudge.errors import DataError
 __all__ = [
     "COLUMNS",
     "FORMATS",
-    "HEAD_ROWS",
     "Dropped",
     "Format",
     "Pairing",
@@ -46,9 +45,6 @@ ONE_ANSWER = frozenset((*PROMPTS, "output", "response", "answer", "text", "compl
 """Columns of data for SFT: where a file has no others, nothing in it compares two answers."""
 
 RENAME = "Rename the columns or name another format"
-
-HEAD_ROWS = 20
-"""How many rows are looked at to recognise a format."""
 
 
 def recognise(head: Sequence[dict[str, Any]]) -> Format | None:

@@ -24,6 +24,13 @@ from selfjudge.data.formats.messages import Reject, check_turns
 from selfjudge.data.formats.pairs import Split
 from selfjudge.data.formats.strength import UNDECIDED
 from selfjudge.data.formats.two_answers import SIDES, find_sides, read_answers
+from selfjudge.data.formats.two_scores import (
+    SCORE_COLUMNS,
+    SHP_SIDES,
+    higher_score,
+    shp_label,
+    with_prompt,
+)
 from selfjudge.records import Comparison
 
 
@@ -47,7 +54,7 @@ class _Kind:
 
     def read(self, row: Row) -> Split:
         """The prompt and both answers."""
-        return read_answers(row, find_sides(row.data, self.sides) or self.sides[0])
+        return read_answers(with_prompt(row), find_sides(row.data, self.sides) or self.sides[0])
 
     def parse(self, row: Row, pairing: Pairing) -> Parsed:
         """The record of a row."""
@@ -85,6 +92,8 @@ _KINDS = (
     _Kind("safe_rlhf", (("response_0", "response_1"),), ("better_response_id",), better_id),
     _Kind("alpaca_farm", (("output_1", "output_2"),), ("preference",), first_or_second),
     _Kind("pandalm", _NUMBERED, ("annotator1",), annotators),
+    _Kind("shp", (SHP_SIDES,), ("labels",), shp_label),
+    _Kind("two_scores", tuple(SIDES), SCORE_COLUMNS, higher_score),
 )
 _JUDGE = _Judge("judge", tuple(SIDES), LABEL_COLUMNS, words_in(*LABEL_COLUMNS))
 

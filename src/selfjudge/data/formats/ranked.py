@@ -18,7 +18,7 @@ from selfjudge.data.formats.strength import from_ratings
 
 LISTS = ("answers", "responses", "completions", "candidates", "samples", "generations")
 TEXTS = ("response", "text", "answer", "content", "output")
-RATINGS = ("score", "rating", "overall_score")
+RATINGS = ("score", "rating", "overall_score", "pm_score")
 RANKS = ("rank",)
 RATING_LISTS = ("scores", "ratings")
 RANK_LISTS = ("ranks",)

@@ -21,7 +21,9 @@ SIDES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("response_0", "response_1"): ("response_2",),
     ("output_1", "output_2"): ("output_0", "output_3"),
     ("answer_a", "answer_b"): ("answer_c",),
+    ("answer_0", "answer_1"): ("answer_2",),
     ("conversation_a", "conversation_b"): ("conversation_c",),
+    ("human_ref_A", "human_ref_B"): (),
 }
 """The columns of two answers → those of further ones, beside which they are a list rather than a pair."""
 
