@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gzip
 import io
 import json
 import tempfile
@@ -33,6 +34,7 @@ _LISTS = ("completions", "responses", "answers", "outputs", "candidates")
 _NUMBER_LISTS = ("scores", "ratings", "ranks", "individual_preference")
 _NUMBERS = (
     *("score_chosen", "score_rejected", "chosen_score", "rejected_score", "margin", "strength", "better_response_id"),
+    *("labels", "score_A", "score_B", "score_0", "score_1", "rating_a", "rating_b"),
     *("winner_model_a", "winner_model_b", "winner_tie", "annotator1", "annotator2", "turn"),
 )
 _LABELS = ("label", "winner", "preference", "preferred", "overall_preference")
@@ -46,6 +48,9 @@ _SHAPES = [
     ("prompt", "response_0", "response_1", "better_response_id"), ("prompt", "responses", "scores"),
     ("instruction", "input", "response1", "response2", "annotator1", "annotator2"), ("prompt", "answers"),
     ("prompt", "candidates", "ranks"), ("instruction", "completions"),
+    ("history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B"),
+    ("question", "answer_0", "answer_1", "score_0", "score_1"),
+    ("prompt", "response_a", "response_b", "rating_a", "rating_b"),
 ]  # fmt: skip
 """Columns that make a row of some published set."""
 _NAMES = [
@@ -134,7 +139,7 @@ def cells(values: Values, texts: Values) -> Values:
 @st.composite
 def raw_files(draw: st.DrawFn, texts: Values) -> tuple[str, bytes]:
     """A name of every file type, and bytes that need not be of that type."""
-    name = f"raw{draw(st.sampled_from([*SUFFIXES, '', '.txt', '.JSONL', '.csv.gz']))}"
+    name = f"raw{draw(st.sampled_from([*SUFFIXES, '', '.txt', '.JSONL', '.parquet.gz']))}"
     rows = [{"prompt": draw(texts), "chosen": draw(texts), "rejected": "b"} for _ in range(draw(st.integers(0, 2)))]
     content = draw(
         st.one_of(
@@ -144,6 +149,8 @@ def raw_files(draw: st.DrawFn, texts: Values) -> tuple[str, bytes]:
             st.sampled_from(["utf-8-sig", "utf-16", "latin-1"]).map(lambda e: json.dumps(rows).encode(e)),
         )
     )
+    if name.endswith(".gz") and draw(st.booleans()):
+        content = gzip.compress(content)
     for _ in range(draw(st.integers(0, 2))):
         place = draw(st.integers(0, len(content)))
         content = content[:place] + draw(st.binary(max_size=4)) + content[place + draw(st.integers(0, 4)) :]

@@ -82,6 +82,7 @@ _COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(
         ("overall_preference", "better_response_id", "preference", "annotator1", "margin", "turn"), _numbers
     ),
+    **dict.fromkeys(("labels", "score_A", "score_B", "score_0", "score_1", "score_a", "score_b"), _numbers),
     "individual_preference": _mostly(st.lists(_mostly(st.fixed_dictionaries({"score": _numbers})), max_size=3)),
     "winner": _mostly(st.sampled_from(["model_a", "model_b", "tie (bothbad)"])),
     **dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"), _mostly(st.sampled_from([0, 1, "1"]))),
@@ -118,6 +119,9 @@ _SHAPES = [
     ("prompt", "response_0", "response_1", "better_response_id"), ("prompt", "output_1", "output_2", "preference"),
     ("prompt", "response1", "response2", "annotator1"), ("prompt", "chosen", "rejected", "margin"),
     ("prompt", "answers"), ("prompt", "completions", "scores"),
+    ("history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B"),
+    ("question", "answer_0", "answer_1", "score_0", "score_1"),
+    ("prompt", "response_a", "response_b", "score_a", "score_b"),
 ]  # fmt: skip
 
 
