@@ -33,8 +33,8 @@ from typing import Any
 
 import psutil
 
-from selfjudge.data.columns import renamed
-from selfjudge.data.formats import HEAD_ROWS, Pairing, find_format
+from selfjudge.data.columns import HEAD_ROWS, renamed
+from selfjudge.data.formats import Pairing, find_format
 from selfjudge.data.formats import Row as RawRow
 from selfjudge.data.load import PreparedData, prepare_data
 from selfjudge.data.raw import read_rows
