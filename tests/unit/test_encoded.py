@@ -13,7 +13,7 @@ from stored_data import prepared_records
 from transformers import PreTrainedTokenizerFast
 
 from selfjudge.data import encoded as encoded_module
-from selfjudge.data.encoded import both, encode_judgment_rows, encode_policy_rows, encode_prompts
+from selfjudge.data.encoded import both, encode_judgment_rows, encode_policy_rows, encode_prompts, encode_rows
 from selfjudge.data.load import policy_records
 from selfjudge.data.rows import DroppedRow, judgment_rows, policy_rows
 from selfjudge.data.store import Cache
@@ -121,6 +121,28 @@ def test_judgment_rows(encoder: JudgmentEncoder, chat: ChatEncoder, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("long", [256, 8])
+def test_both_kinds_in_one_go(
+    encoder: JudgmentEncoder, chat: ChatEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: int
+) -> None:
+    data, shared = prepared_records(RECORDS), Cache(tmp_path)
+    one_by_one = [
+        encode_policy_rows(policy_records(data.policy), chat, LONGEST, "x", shared),
+        encode_judgment_rows(data.judgment, encoder, chat, LONGEST, "x", shared),
+    ]
+    apart = both(*one_by_one)
+    tokenized: list[str] = []
+    honest = chat.tokens._tokenize
+    monkeypatch.setattr(chat.tokens, "_tokenize", lambda texts: tokenized.extend(texts) or honest(texts))
+    monkeypatch.setattr("selfjudge.templates.exact_cuts.LONG", long)
+    found = encode_rows(data.policy, encoder, chat, LONGEST, "x", shared)
+    assert (found.examples, found.dropped, found.rows) == (apart.examples, apart.dropped, apart.rows)
+    assert len(tokenized) == len({*tokenized}) or len(RECORDS) > encoded_module._BATCH
+    again = encode_rows(data.policy, encoder, chat, LONGEST, "x", shared)
+    assert (again.examples, again.dropped, again.rows) == (found.examples, found.dropped, found.rows)
+
+
+@pytest.mark.usefixtures("batches")
 def test_prompts(chat: ChatEncoder, tmp_path: Path) -> None:
     data = prepared_records(RECORDS)
     found = encode_prompts(data.prompts, chat, "x", Cache(tmp_path))
@@ -149,6 +171,8 @@ def test_no_records(chat: ChatEncoder, encoder: JudgmentEncoder, tmp_path: Path)
     judgments = encode_judgment_rows(data.judgment, encoder, chat, LONGEST, "x", Cache(tmp_path))
     assert (list(policy.examples), list(judgments.dropped)) == ([], [])
     assert both(policy, judgments).rows == {"policy": 0, "judgment": 0}
+    together = encode_rows(data.policy, encoder, chat, LONGEST, "x", Cache(tmp_path))
+    assert (list(together.examples), together.rows) == ([], {"policy": 0, "judgment": 0})
     assert list(encode_prompts(data.prompts, chat, "x", Cache(tmp_path))) == []
 
 

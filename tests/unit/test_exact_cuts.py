@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from selfjudge.templates.exact_cuts import NO_CUTS, Cuts, find_cuts
+from selfjudge.templates import exact_cuts
+from selfjudge.templates.exact_cuts import LONG, NO_CUTS, Cuts, find_cuts
 from selfjudge.templates.tokens import StructuredTokenizer
 
 TEXTS = [
@@ -82,6 +83,8 @@ PIECES = st.sampled_from(
         "  ",
         "'s",
         "one",
+        " two",
+        " a b",
         "e\u0301",
         "<|end|>",
         "你好",
@@ -92,9 +95,10 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_cut_changes_no_id(name: str) -> None:
+def test_a_cut_changes_no_id(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = KINDS[name]()
     tokens = StructuredTokenizer(tokenizer, {"<|end|>": tokenizer.eos_token_id})
+    monkeypatch.setattr(exact_cuts, "LONG", 4)
 
     @settings(max_examples=400, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
     @given(st.lists(PIECES, min_size=1, max_size=14))
@@ -138,9 +142,30 @@ def test_a_tokenizer_in_python_is_not_cut(chatml_tokenizer: PreTrainedTokenizerF
 
 
 def test_pieces_are_the_text() -> None:
-    cuts = Cuts(re.compile("<e>"), headings=True)
+    cuts = Cuts(re.compile("<e>"), headings=True, words=True)
     text = "<e># A\n<e>x<e>\n## B c\n# \n#D\n### E"
     found = list(cuts.pieces(text))
     assert "".join(found) == text
     assert found == ["<e># A\n", "<e>x", "<e>\n##", " B c", "\n# \n#D\n###", " E"]
     assert list(cuts.pieces("")) == [""]
+
+
+def test_the_outer_words_of_long_pieces_are_apart() -> None:
+    cuts = Cuts(re.compile("<e>"), headings=True, words=True)
+    bulk = " b, c." * 50 + " d"
+    for before, behind in (("<e>\nA", " e."), ("\n\n(x) A", " e\n\n###")):
+        assert list(cuts.pieces(f"{before}{bulk}{behind}")) == [before, bulk, behind]
+    assert list(cuts.pieces("1 " * LONG + "a b" + " 2" * LONG)) == ["1 " * LONG + "a", " b" + " 2" * LONG]
+    for whole in ("a b c", "a" * LONG, "1 " * LONG, "é é " * LONG, "a  b" * LONG):
+        assert list(cuts.pieces(whole)) == [whole]
+
+
+def test_a_vocabulary_in_which_a_token_goes_over_words_has_them_together() -> None:
+    tokenizer = byte_level(r"[^\n]+|\n")  # lines are words, and parts of them become tokens
+    assert any(re.search("[A-Za-z]Ġ", token) for token in tokenizer.get_vocab())
+    assert not find_cuts(tokenizer, tokenizer._tokenizer, re.compile("x")).words
+    for name in KINDS:
+        tokenizer = KINDS[name]()
+        tokens = StructuredTokenizer(tokenizer, {"<|end|>": tokenizer.eos_token_id})
+        joined = any(re.search("[A-Za-z][Ġ▁ ]", token) for token in tokenizer.get_vocab())
+        assert tokens._cuts.words != joined, name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfjudge.data.io import write_json
+from selfjudge.data.load import policy_places
 from selfjudge.data.record_files import as_prompt, as_record
 from selfjudge.data.rows import DroppedRow, Kind, Row, judgment_examples, policy_examples
 from selfjudge.data.store import Cache, Stored, joined, sync
@@ -79,6 +81,35 @@ def encode_judgment_rows(
     return _encoded(_mapped(records.dataset, work, _row_features, folder, "Judgment rows"), cache, "judgment")
 
 
+def encode_rows(
+    records: Stored[PreferenceRecord],
+    encoder: JudgmentEncoder,
+    chat: ChatEncoder,
+    max_length: int,
+    made_from: Any,
+    cache: Cache,
+    *,
+    rationale: bool = False,
+) -> Encoded:
+    """Returns the policy rows of records and both orders of every pair, as :func:`both` does; texts are tokenized once.
+
+    Arguments as of :func:`encode_policy_rows`; :func:`selfjudge.data.load.policy_places` are those with a policy row.
+    """
+    with_policy = np.zeros(len(records), dtype=bool)
+    with_policy[policy_places(records)] = True
+    work = partial(
+        _both_kinds,
+        chat=chat,
+        encoder=encoder,
+        max_length=max_length,
+        rationale=rationale,
+        with_policy=with_policy,
+    )
+    made_with = [chat_fingerprint(chat), templates_fingerprint(encoder.templates), max_length, rationale]
+    folder = cache.folder("rows", made_from, *made_with)
+    return _encoded(_mapped(records.dataset, work, _row_features, folder, "Rows"), cache, "policy", "judgment")
+
+
 def both(first: Encoded, second: Encoded) -> Encoded:
     """Returns the rows of two kinds as one."""
     examples, dropped = joined([first.examples, second.examples]), joined([first.dropped, second.dropped])
@@ -97,11 +128,15 @@ def encode_prompts(prompts: Stored[Any], chat: ChatEncoder, made_from: Any, cach
     return Stored(made, dict, cache.owner)
 
 
-def _encoded(dataset: Dataset, cache: Cache, kind: Kind) -> Encoded:
+def _encoded(dataset: Dataset, cache: Cache, *kinds: Kind) -> Encoded:
+    """The rows in a dataset, those of the first kind before those of the second."""
     every = Stored(dataset, _example, cache.owner)
     rows = every.numbers("rows")
-    kept, dropped = every.select(np.flatnonzero(rows)), every.select(np.flatnonzero(rows == 0))
-    return Encoded(kept, dropped.built(_dropped), {kind: int(rows.sum())})
+    places = [np.flatnonzero(every.equal("kind", kind)) for kind in kinds] if len(rows) else []
+    order = np.concatenate(places) if places else np.arange(0)
+    kept, dropped = every.select(order[rows[order] > 0]), every.select(order[rows[order] == 0])
+    counts = {kind: int(rows[places[i]].sum()) if places else 0 for i, kind in enumerate(kinds)}
+    return Encoded(kept, dropped.built(_dropped), counts)
 
 
 def _mapped(
@@ -225,6 +260,24 @@ def _judgments(
     return _columns(judgment_examples(_records(batch), encoder, max_length, rationale=rationale, places=every))
 
 
+def _both_kinds(
+    batch: dict[str, list[Any]],
+    places: list[int],
+    first: int,
+    chat: ChatEncoder,
+    encoder: JudgmentEncoder,
+    max_length: int,
+    rationale: bool,
+    with_policy: np.ndarray[Any, Any],
+) -> dict[str, list[Any]]:
+    records, every = _records(batch), [first + place for place in places]
+    with chat.tokens.remembering():
+        alone = [record for record, place in zip(records, every, strict=True) if with_policy[place]]
+        policy = policy_examples(alone, chat, max_length)
+        judgments = judgment_examples(records, encoder, max_length, rationale=rationale, places=every)
+    return _columns([*policy, *judgments])
+
+
 def _prompts(batch: dict[str, list[Any]], places: list[int], first: int, chat: ChatEncoder) -> dict[str, list[Any]]:
     found = chat.try_prompt_ids([as_prompt({"prompt": prompt}) for prompt in batch["prompt"]])
     ids = [each if isinstance(each, list) else [] for each in found]
@@ -244,10 +297,15 @@ def _columns(found: Sequence[tuple[Row, ...] | DroppedRow]) -> dict[str, list[An
     }
 
 
-def _spans(is_target: Sequence[bool]) -> list[int]:
+def _spans(is_target: tuple[bool, ...]) -> list[int]:
     """Returns start and end of each run of targets, one after the other."""
-    edges = np.flatnonzero(np.diff(np.asarray([False, *is_target, False], dtype=np.int8)))
-    return edges.tolist()
+    spans: list[int] = []
+    end = 0
+    with suppress(ValueError):  # there is no further run, or the last one has no end
+        while True:
+            spans.append(start := is_target.index(True, end))
+            spans.append(end := is_target.index(False, start))
+    return spans if len(spans) % 2 == 0 else [*spans, len(is_target)]
 
 
 def _example(row: dict[str, Any]) -> tuple[Row, ...]:

@@ -25,6 +25,8 @@ WORLD_PAIRS = 20_000
 class PreparedData:
     """Records by use, without those held out; ``held_out`` are the judgment pairs kept for measuring.
 
+    ``policy`` and ``judgment`` are the same object where all sources serve both.
+
     ``prompts``: the distinct prompts for self-training. ``dropped``: source and item of each row that was left out.
     ``unused``: source and item of each column or field that no record has anything of.
     ``fingerprints``: source → SHA-256 of its records; ``records``: source → their number (see :func:`source_key`).
@@ -100,9 +102,11 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None, rows:
         empty = loaded.records[:0]
     prompts = joined(parts["prompts"] or [empty])
     _, first = np.unique(prompts.numbers("prompt_key"), return_index=True)
+    policy = joined(parts["policy"] or [empty])
+    same = [*map(id, parts["policy"])] == [*map(id, parts["judgment"])]
     return PreparedData(
-        policy=joined(parts["policy"] or [empty]),
-        judgment=joined(parts["judgment"] or [empty]),
+        policy=policy,
+        judgment=policy if same else joined(parts["judgment"] or [empty]),
         prompts=prompts.select(np.sort(first)).built(as_prompt),
         held_out=joined(parts["held_out"] or [empty]),
         dropped=joined(dropped).built(lambda row: (row["origin"], as_dropped(row))),
@@ -114,11 +118,17 @@ def prepare_data(data: DataSection, seed: int, cache: Cache | None = None, rows:
     )
 
 
-def policy_records(records: Stored[PreferenceRecord]) -> Stored[PreferenceRecord]:
-    """Returns the first record of each prompt and chosen response, of those that compare responses as a whole."""
+def policy_places(records: Stored[PreferenceRecord]) -> np.ndarray[Any, Any]:
+    """Returns the places of records with a policy row: the first of each prompt and chosen response, as a whole."""
     whole = np.flatnonzero(records.equal("principle", OVERALL))
     _, first = np.unique(records.numbers("policy_key")[whole], return_index=True)
-    return records.select(whole[np.sort(first)])
+    places: np.ndarray[Any, Any] = whole[np.sort(first)]
+    return places
+
+
+def policy_records(records: Stored[PreferenceRecord]) -> Stored[PreferenceRecord]:
+    """Returns the records of :func:`policy_places`."""
+    return records.select(policy_places(records))
 
 
 def source_key(source: SourceSection) -> str:

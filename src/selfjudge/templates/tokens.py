@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from selfjudge.errors import RowError
@@ -22,6 +23,7 @@ _TRIED = (
     "### Response A\nOne.\n\n### Response B\n  two\n\n### Question\nWhich?",
     "Text\n\n\n# Heading one\n\n- a\n- b\n## Two\n\té 你好 🙂\n",
     "x\n### A\n### B\nx",
+    "One two.\n\n" + "Three, four 5 six.  Seven\n" * 12 + "eight nine.\n\n",
 )
 
 # How many texts the tokenizer gets in one call: for each of them it holds far more than ids until the call is over.
@@ -83,6 +85,7 @@ class StructuredTokenizer:
         self.pattern = re.compile("|".join(re.escape(t) for t in sorted(specials, key=len, reverse=True)))
         self._anchor = self._find_anchor()
         self._spelled: dict[str, list[int] | None] = {}
+        self._known: dict[str, list[int]] | None = None
         self._cuts = self._tried_cuts()
         self._spelled = {text: self._spell(text) for text in specials if len(text) == 1}
 
@@ -115,6 +118,15 @@ class StructuredTokenizer:
                 found[i] = self._apart(text, mark)
         return found
 
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within, no piece of a text is tokenized twice. What is remembered ends with the block."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
+
     def _too_many(self, text: str, ids: Sequence[int]) -> bool:
         """Whether the tokenizer finds structure where no such string stands, as in ``＜/s＞`` after NFKC."""
         return sum(map(self.structural_ids.__contains__, ids)) > sum(1 for _ in self.pattern.finditer(text))
@@ -133,8 +145,10 @@ class StructuredTokenizer:
 
     def _encode_cut(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         rows = [[*self._pieces(text, mark)] for text, mark in texts]
-        distinct = list(dict.fromkeys(piece.key for row in rows for piece in row if piece.text))
-        known = {"": [], **dict(zip(distinct, self._tokenize(distinct), strict=True))}
+        known: dict[str, list[int]] = {} if self._known is None else self._known
+        asked = dict.fromkeys(piece.key for row in rows for piece in row if piece.text)
+        new = [key for key in asked if key not in known]
+        known.update(zip(new, self._tokenize(new), strict=True))
         found = []
         for row in rows:
             ids: list[int] = []
@@ -158,10 +172,13 @@ class StructuredTokenizer:
 
     def _tried_cuts(self) -> Cuts:
         """Returns the cuts of this tokenizer, if they do leave the ids of a few texts as they are."""
-        cuts = find_cuts(self.tokenizer, self._rust, self.pattern)
+        found = find_cuts(self.tokenizer, self._rust, self.pattern)
         whole = self._tokenize(_TRIED)
-        self._cuts = cuts
-        return cuts if self._encode_cut([(text, "\0") for text in _TRIED]) == whole else NO_CUTS
+        for cuts in (found, replace(found, words=False)):
+            self._cuts = cuts
+            if self._encode_cut([(text, "\0") for text in _TRIED]) == whole:
+                return cuts
+        return NO_CUTS
 
     def continued(self, text: str, mark: str = "") -> list[int]:
         """Returns the ids of a rendered text that goes on after another one: nothing is put before its first word."""

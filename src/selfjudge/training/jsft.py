@@ -10,7 +10,7 @@ from transformers import TrainerCallback, set_seed
 
 from selfjudge.data.collate import ExampleDataset, JsftCollator
 from selfjudge.data.counterfactual import counterfactuals
-from selfjudge.data.encoded import Encoded, both, encode_judgment_rows, encode_policy_rows
+from selfjudge.data.encoded import Encoded, both, encode_judgment_rows, encode_policy_rows, encode_rows
 from selfjudge.data.load import PreparedData, policy_records, prepare_data
 from selfjudge.data.raw import Rows as GivenRows
 from selfjudge.data.rows import DroppedRow, Row
@@ -80,22 +80,32 @@ def jsft_rows(
     Raises:
         DataError: if no row is left.
     """
-    made: list[Encoded] = []
-    not_made: list[DroppedRow] = []
-    longest = min(recipe.data.max_length, context)
-    if recipe.jsft.rows != "judgment":
-        made.append(encode_policy_rows(policy_records(data.policy), chat, longest, data.made_from, data.cache))
-    if recipe.jsft.rows != "policy":
-        pairs, not_made = judgment_pairs(recipe, data)
-        made_from = [data.made_from, recipe.jsft.counterfactual]
-        rationale = recipe.templates.rationale
-        made.append(encode_judgment_rows(pairs, encoder, chat, longest, made_from, data.cache, rationale=rationale))
-    rows = both(*made) if len(made) == 2 else made[0]
+    pairs, not_made = judgment_pairs(recipe, data) if recipe.jsft.rows != "policy" else (data.judgment, [])
+    rows = _encoded(recipe, data, pairs, encoder, chat, min(recipe.data.max_length, context))
     if not rows.examples:
         found = sorted({*(d.reason for d in not_made), *rows.dropped.texts("reason")})
         reasons = ", ".join(found) or "the sources gave no records for them"
         raise DataError(f"No JSFT row is left ({reasons}): raise data.max_length or check data.sources.")
     return rows, not_made
+
+
+def _encoded(
+    recipe: Recipe,
+    data: PreparedData,
+    pairs: Stored[PreferenceRecord],
+    encoder: JudgmentEncoder,
+    chat: ChatEncoder,
+    longest: int,
+) -> Encoded:
+    made_from, rationale = [data.made_from, recipe.jsft.counterfactual], recipe.templates.rationale
+    if recipe.jsft.rows == "both" and pairs is data.policy:
+        return encode_rows(pairs, encoder, chat, longest, made_from, data.cache, rationale=rationale)
+    made: list[Encoded] = []
+    if recipe.jsft.rows != "judgment":
+        made.append(encode_policy_rows(policy_records(data.policy), chat, longest, data.made_from, data.cache))
+    if recipe.jsft.rows != "policy":
+        made.append(encode_judgment_rows(pairs, encoder, chat, longest, made_from, data.cache, rationale=rationale))
+    return both(*made) if len(made) == 2 else made[0]
 
 
 def judgment_pairs(recipe: Recipe, data: PreparedData) -> tuple[Stored[PreferenceRecord], list[DroppedRow]]:
