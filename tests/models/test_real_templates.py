@@ -86,6 +86,22 @@ def test_vocabularies(vocabulary: Path) -> None:
         check_ids(name, ChatEncoder(tokenizer))
 
 
+@pytest.mark.parametrize("vocabulary", VOCABULARIES, ids=lambda path: path.stem)
+def test_cuts_change_no_id(vocabulary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = tokenizer_of(vocabulary)
+    tokenizer.chat_template = TEMPLATES["plain"]
+    tokens = ChatEncoder(tokenizer).tokens
+    pages = [page.read_text(encoding="utf-8") for page in sorted((Path(__file__).parents[2] / "docs").glob("*.md"))]
+    texts = [
+        *pages,
+        *(part for page in pages for part in page.split("\n\n")),
+        *(page.replace("\n", "\r\n") for page in pages),
+    ]
+    assert [tokens._encode_cut([(text, "\0")]) for text in texts] == [tokens._tokenize([text]) for text in texts]
+    with capsys.disabled():
+        print(f" {vocabulary.stem}: headings {tokens._cuts.headings}, words {tokens._cuts.words}")
+
+
 def check_ids(name: str, chat: ChatEncoder) -> None:
     """Checks that the ids of prompts, dialogues and targets are the tokenizer's own."""
     messages: list[Message] = MESSAGES[:4]
