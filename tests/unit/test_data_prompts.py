@@ -127,5 +127,5 @@ def test_sample_says_which_rows_give_no_prompt(tmp_path: Path, capsys: pytest.Ca
     path = jsonl(
         tmp_path, {"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "b", "chosen": "x", "rejected": "x"}
     )
-    assert [row.prompt[0].content for row in _prompts(path)] == ["a"]
+    assert [row.prompt[0].content for row in _prompts(path, None)] == ["a"]
     assert capsys.readouterr().err == f"{path}: 1 rows give no prompt: identical responses\n"

@@ -107,7 +107,17 @@ def test_the_rows_of_the_formats_are_read_as_such(tmp_path: Path) -> None:
     own, others = text.split("One row of each")[1].split("Rows of pairs for other tools")
     others, more = others.split("### Two answers and a label")
     parts = [[source for kind, source in FENCE.findall(part) if kind == "json"] for part in (own, others, more)]
-    names = [*names, *["preference"] * len(parts[1]), "arena", "helpsteer", "safe_rlhf", "ranked", "ranked"]
+    names = [
+        *names,
+        *["preference"] * len(parts[1]),
+        "arena",
+        "helpsteer",
+        "safe_rlhf",
+        "shp",
+        "two_scores",
+        "ranked",
+        "ranked",
+    ]
     assert len(parts[1]) > 4
     for number, (name, row) in enumerate(zip(names, itertools.chain(*parts), strict=True)):
         file = tmp_path / f"{number}.jsonl"

@@ -242,6 +242,7 @@ def test_an_error_of_a_worker_is_the_run_s(chat: ChatEncoder, tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(encoded_module, "policy_examples", examples)
+    before = psutil.Process().children(recursive=True)  # of other tests in this process
     with pytest.raises(OSError, match="No space left"):
         encode_policy_rows(prepared_records(RECORDS).policy, chat, LONGEST, "x", Cache(tmp_path))
-    assert psutil.Process().children(recursive=True) == []
+    assert {*psutil.Process().children(recursive=True)} <= {*before}
