@@ -130,6 +130,10 @@ def test_scores_against_the_label_drop_the_row(names: tuple[str, str], tie_rule:
         ),
         ({"chosen": [BLUE], "rejected": [GREEN]}, "no prompt column"),
         ({"chosen": [], "rejected": [GREEN]}, "a side does not end with an assistant turn"),
+        (
+            {"chosen": '{"messages": [{"role": "system", "content": ""}]}', "rejected": "Green."},
+            "a side does not end with an assistant turn",
+        ),
         ({"chosen": [ASK, BLUE], "rejected": [MORE, GREEN]}, "sides differ before the last turn"),
         ({"chosen": [ASK, BLUE], "rejected": [ASK]}, "a side does not end with an assistant turn"),
         ({"chosen": "Yes", "rejected": "No"}, "chosen and rejected share no prompt"),

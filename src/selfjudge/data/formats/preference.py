@@ -75,7 +75,7 @@ def _without_prompt(row: Row, chosen: str, rejected: str) -> Split | None:
     if any(row.data.get(name) is not None for name in PROMPTS) or not all(isinstance(text, str) for text in texts):
         return None
     sides = [read_turns(row, row.get(name), name, "assistant") for name in (chosen, rejected)]
-    if any(len(side) > 1 or side[0].role != "assistant" for side in sides):
+    if any([message.role for message in side] != ["assistant"] for side in sides):
         return None
     if set(text_columns(row.data)) - {chosen, rejected, "id", "source"}:
         raise Reject(NO_PROMPT)
