@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfjudge.data.example_files import as_dropped_row, as_example, example_columns, row_features
 from selfjudge.data.io import write_json
 from selfjudge.data.load import policy_places
 from selfjudge.data.record_files import as_prompt, as_record
@@ -61,7 +61,7 @@ def encode_policy_rows(
     """
     work = partial(_policy, chat=chat, max_length=max_length)
     folder = cache.folder("policy-rows", made_from, chat_fingerprint(chat), max_length)
-    return _encoded(_mapped(records.dataset, work, _row_features, folder, "Policy rows"), cache, "policy")
+    return _encoded(_mapped(records.dataset, work, row_features, folder, "Policy rows"), cache, "policy")
 
 
 def encode_judgment_rows(
@@ -78,7 +78,7 @@ def encode_judgment_rows(
     work = partial(_judgments, encoder=encoder, max_length=max_length, rationale=rationale)
     made_with = [chat_fingerprint(chat), templates_fingerprint(encoder.templates), max_length, rationale]
     folder = cache.folder("judgment-rows", made_from, *made_with)
-    return _encoded(_mapped(records.dataset, work, _row_features, folder, "Judgment rows"), cache, "judgment")
+    return _encoded(_mapped(records.dataset, work, row_features, folder, "Judgment rows"), cache, "judgment")
 
 
 def encode_rows(
@@ -107,7 +107,7 @@ def encode_rows(
     )
     made_with = [chat_fingerprint(chat), templates_fingerprint(encoder.templates), max_length, rationale]
     folder = cache.folder("rows", made_from, *made_with)
-    return _encoded(_mapped(records.dataset, work, _row_features, folder, "Rows"), cache, "policy", "judgment")
+    return _encoded(_mapped(records.dataset, work, row_features, folder, "Rows"), cache, "policy", "judgment")
 
 
 def both(first: Encoded, second: Encoded) -> Encoded:
@@ -130,13 +130,13 @@ def encode_prompts(prompts: Stored[Any], chat: ChatEncoder, made_from: Any, cach
 
 def _encoded(dataset: Dataset, cache: Cache, *kinds: Kind) -> Encoded:
     """The rows in a dataset, those of the first kind before those of the second."""
-    every = Stored(dataset, _example, cache.owner)
+    every = Stored(dataset, as_example, cache.owner)
     rows = every.numbers("rows")
     places = [np.flatnonzero(every.equal("kind", kind)) for kind in kinds] if len(rows) else []
     order = np.concatenate(places) if places else np.arange(0)
     kept, dropped = every.select(order[rows[order] > 0]), every.select(order[rows[order] == 0])
     counts = {kind: int(rows[places[i]].sum()) if places else 0 for i, kind in enumerate(kinds)}
-    return Encoded(kept, dropped.built(_dropped), counts)
+    return Encoded(kept, dropped.built(as_dropped_row), counts)
 
 
 def _mapped(
@@ -214,23 +214,6 @@ def _mapped_part(
         )
 
 
-def _row_features() -> Features:
-    from datasets import Features, List, Value
-
-    texts, numbers = List(Value("string")), List(List(Value("int32")))
-    return Features(
-        {
-            "kind": Value("string"),
-            "pair": Value("string"),
-            "names": texts,
-            "ids": numbers,
-            "targets": numbers,
-            "rows": Value("int32"),
-            "reason": Value("string"),
-        }
-    )
-
-
 def _prompt_features() -> Features:
     from datasets import Features, List, Value
 
@@ -245,7 +228,7 @@ def _records(batch: dict[str, list[Any]]) -> list[PreferenceRecord]:
 def _policy(
     batch: dict[str, list[Any]], places: list[int], first: int, chat: ChatEncoder, max_length: int
 ) -> dict[str, list[Any]]:
-    return _columns(policy_examples(_records(batch), chat, max_length))
+    return example_columns(policy_examples(_records(batch), chat, max_length))
 
 
 def _judgments(
@@ -257,7 +240,7 @@ def _judgments(
     rationale: bool,
 ) -> dict[str, list[Any]]:
     every = [first + place for place in places]
-    return _columns(judgment_examples(_records(batch), encoder, max_length, rationale=rationale, places=every))
+    return example_columns(judgment_examples(_records(batch), encoder, max_length, rationale=rationale, places=every))
 
 
 def _both_kinds(
@@ -275,7 +258,7 @@ def _both_kinds(
         alone = [record for record, place in zip(records, every, strict=True) if with_policy[place]]
         policy = policy_examples(alone, chat, max_length)
         judgments = judgment_examples(records, encoder, max_length, rationale=rationale, places=every)
-    return _columns([*policy, *judgments])
+    return example_columns([*policy, *judgments])
 
 
 def _prompts(batch: dict[str, list[Any]], places: list[int], first: int, chat: ChatEncoder) -> dict[str, list[Any]]:
@@ -283,44 +266,3 @@ def _prompts(batch: dict[str, list[Any]], places: list[int], first: int, chat: C
     ids = [each if isinstance(each, list) else [] for each in found]
     reasons = [None if isinstance(each, list) else str(each) for each in found]
     return {"place": [first + place for place in places], "ids": ids, "length": [*map(len, ids)], "reason": reasons}
-
-
-def _columns(found: Sequence[tuple[Row, ...] | DroppedRow]) -> dict[str, list[Any]]:
-    return {
-        "kind": [each.kind if isinstance(each, DroppedRow) else each[0].kind for each in found],
-        "pair": [None if isinstance(each, DroppedRow) else each[0].pair for each in found],
-        "names": [[each.name] if isinstance(each, DroppedRow) else [row.name for row in each] for each in found],
-        "ids": [[] if isinstance(each, DroppedRow) else [row.ids for row in each] for each in found],
-        "targets": [[] if isinstance(each, DroppedRow) else [_spans(row.is_target) for row in each] for each in found],
-        "rows": [0 if isinstance(each, DroppedRow) else len(each) for each in found],
-        "reason": [each.reason if isinstance(each, DroppedRow) else None for each in found],
-    }
-
-
-def _spans(is_target: tuple[bool, ...]) -> list[int]:
-    """Returns start and end of each run of targets, one after the other."""
-    spans: list[int] = []
-    end = 0
-    with suppress(ValueError):  # there is no further run, or the last one has no end
-        while True:
-            spans.append(start := is_target.index(True, end))
-            spans.append(end := is_target.index(False, start))
-    return spans if len(spans) % 2 == 0 else [*spans, len(is_target)]
-
-
-def _example(row: dict[str, Any]) -> tuple[Row, ...]:
-    return tuple(
-        Row(row["kind"], name, tuple(ids), _is_target(spans, len(ids)), row["pair"])
-        for name, ids, spans in zip(row["names"], row["ids"], row["targets"], strict=True)
-    )
-
-
-def _is_target(spans: Sequence[int], length: int) -> tuple[bool, ...]:
-    marks = np.zeros(length, dtype=bool)
-    for start, end in zip(spans[::2], spans[1::2], strict=True):
-        marks[start:end] = True
-    return tuple(marks.tolist())
-
-
-def _dropped(row: dict[str, Any]) -> DroppedRow:
-    return DroppedRow(row["kind"], row["names"][0], row["reason"])
